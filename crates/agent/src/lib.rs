@@ -1,0 +1,18 @@
+//! One agent interface with two drivers: the **built-in agent** (a native loop that runs in the server) and the
+//! **ACP client** (one external agent process in the sandbox, over two pipes), and the catalogue of external agents.
+//!
+//! # Architecture invariant
+//!
+//! This crate spawns nothing, opens no file and no socket of its own: it is handed a [`Workspace`], a model endpoint
+//! and pipes. What a model or an agent sends is untrusted input: bounded, typed, never a panic here.
+
+mod agent;
+mod update;
+mod workspace;
+
+pub use agent::{Agent, AgentError, Author, Image, Prompt, StopReason, TurnEnd, TurnHost};
+pub use update::{
+    Answer, Location, PermissionOption, PermissionOptionKind, PermissionOutcome, PermissionRequest, PlanEntry,
+    PlanStatus, Question, RawDirection, ToolCall, ToolContent, ToolKind, ToolStatus, Update,
+};
+pub use workspace::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
