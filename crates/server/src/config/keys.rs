@@ -1,0 +1,192 @@
+//! The table of all keys of `hob.toml`: what the reference is generated from, and what a wrong key is compared with.
+
+use std::fmt::Write as _;
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its whole path; a segment in capitals stands for a name of one's own.
+    pub path: &'static str,
+    /// What kind of value it takes.
+    pub kind: &'static str,
+    /// What counts when it is absent.
+    pub default: &'static str,
+    /// What it does.
+    pub does: &'static str,
+}
+
+const fn key(path: &'static str, kind: &'static str, default: &'static str, does: &'static str) -> Key {
+    Key { path, kind, default, does }
+}
+
+/// All keys, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key("server.listen", "address", "`\"127.0.0.1:4660\"`", "Where HTTP is served. Port 0 takes any free one."),
+    key("server.data_dir", "path", "the user's data folder", "Where sessions, checkouts, agents and logs are kept. One server at a time uses it."),
+    key("server.hosts", "list of names", "`[]`", "Further names under which browsers reach the server. `localhost` and addresses always work; any other `Host` is refused, since a page elsewhere could have pointed its own name here."),
+    key("server.shutdown_after", "time", "`\"10s\"`", "How long a shutdown waits for open requests. Sandboxes live on in any case."),
+    key("owner.name", "text", "`git config user.name`", "Author of commits when a request does not name a person."),
+    key("owner.email", "text", "`git config user.email`", "The author's address."),
+    key("session.agent", "name", "`\"hob\"`", "The agent when a request names none. `hob agent list` shows them."),
+    key("session.model", "model ID", "the first one", "The model when a request names none."),
+    key("session.max_rounds", "number", "`3`", "How often an agent may try until the checks are green."),
+    key("session.turn_deadline", "time", "`\"1h\"`", "Longest turn."),
+    key("session.check_deadline", "time", "`\"15m\"`", "Longest run of one check."),
+    key("session.answer_deadline", "time", "`\"10m\"`", "How long an agent waits for a person's answer."),
+    key("session.suspend_after", "time", "`\"15m\"`", "How long a sandbox stays up with nothing to do."),
+    key("session.push", "`\"never\"` or `\"branch\"`", "`\"never\"`", "Whether a turn that ended well pushes its branch to the repository's remote."),
+    key("sandbox.provider", "`\"local\"`", "`\"local\"`", "What makes sandboxes."),
+    key("sandbox.cpus", "number", "`2.0`", "Processor time, in cores."),
+    key("sandbox.memory", "size", "`\"4GiB\"`", "Memory, page cache included."),
+    key("sandbox.processes", "number", "`4096`", "Processes and threads at once."),
+    key("sandbox.disk", "size", "`\"10GiB\"`", "What a sandbox may write."),
+    key("sandbox.start_deadline", "time", "`\"1m\"`", "Longest wait for a sandbox to come up."),
+    key("egress.registries", "true or false", "`true`", "Whether the package registries of cargo, npm, PyPI, Debian and Go are allowed."),
+    key("egress.allow", "list", "`[]`", "Further hosts that sandboxes may reach: `host`, `host:port` or `*.domain`."),
+    key("providers.NAME.format", "`\"anthropic\"`, `\"openai-chat\"`, `\"openai-responses\"` or `\"gemini\"`", "required", "The wire format that the provider speaks."),
+    key("providers.NAME.base_url", "URL", "the vendor's own", "Where it is; for a local server, something like `http://127.0.0.1:11434/v1`."),
+    key("providers.NAME.key", "`env:NAME` or `file:PATH`", "none", "Where its key lies. The key itself is never written here, and never enters a sandbox."),
+    key("models.ID.provider", "name", "required", "The provider that serves it."),
+    key("models.ID.name", "text", "the ID", "Its name at the provider."),
+    key("models.ID.context_tokens", "number", "`128000`", "Tokens that fit its window."),
+    key("models.ID.fallback", "list of model IDs", "`[]`", "Models that stand in, in this order, when the provider fails."),
+    key("models.ID.input_usd", "number", "none", "Price of a million tokens read, in US dollars. Without it, cost is not shown."),
+    key("models.ID.cached_usd", "number", "`input_usd`", "Price of a million tokens read from the provider's cache."),
+    key("models.ID.output_usd", "number", "none", "Price of a million tokens written."),
+];
+
+/// `docs/configuration.md`, whole.
+pub fn reference() -> String {
+    let mut text = String::from(INTRODUCTION);
+    let mut table = "";
+    for key in KEYS {
+        let (head, leaf) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        if head != table {
+            table = head;
+            let _infallible = write!(text, "\n## `[{head}]`\n\n| key | value | default | does |\n|---|---|---|---|\n");
+        }
+        let _infallible = writeln!(text, "| `{leaf}` | {} | {} | {} |", key.kind, key.default, key.does);
+    }
+    text.push_str(EXAMPLE);
+    text
+}
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Generated from crates/server/src/config/keys.rs. To renew it: HOB_REGENERATE=1 cargo test -p hob --test generated -->
+
+`hob serve` works without any of this. It reads `--config FILE`, or else `hob/hob.toml` in the user's configuration
+folder (`$XDG_CONFIG_HOME`, or `~/.config`). It does not look in the current folder, which may be somebody else's
+checkout.
+
+A **time** is a whole number and `ms`, `s`, `m`, `h` or `d`. A **size** is a whole number and `KiB`, `MiB`, `GiB` or
+`TiB`. An unknown key is an error that says what was probably meant.
+
+Where no model is configured, the vendors' own variables are used: `ANTHROPIC_API_KEY`, `OPENAI_API_KEY`,
+`GEMINI_API_KEY`, each with its `ANTHROPIC_BASE_URL`, `OPENAI_BASE_URL` or `GEMINI_BASE_URL`. `HOB_MODEL` names the
+model. A local server that speaks OpenAI's format needs two:
+`OPENAI_BASE_URL=http://127.0.0.1:11434/v1 HOB_MODEL=qwen3-coder`.
+";
+
+const EXAMPLE: &str = "
+## Example
+
+```toml
+[session]
+model = \"claude-sonnet-4-5\"
+
+[providers.anthropic]
+format = \"anthropic\"
+key = \"env:ANTHROPIC_API_KEY\"
+
+[providers.local]
+format = \"openai-chat\"
+base_url = \"http://127.0.0.1:11434/v1\"
+
+[models.\"claude-sonnet-4-5\"]
+provider = \"anthropic\"
+context_tokens = 200000
+fallback = [\"qwen3-coder\"]
+input_usd = 3.0
+cached_usd = 0.3
+output_usd = 15.0
+
+[models.qwen3-coder]
+provider = \"local\"
+
+[egress]
+allow = [\"*.internal.example\"]
+```
+";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Every key with a value, so that what serde knows can be compared with the table.
+    const FULL: &str = r#"
+        [server]
+        listen = "127.0.0.1:0"
+        data_dir = "/d"
+        hosts = ["h"]
+        [owner]
+        name = "n"
+        email = "e"
+        [session]
+        model = "ID"
+        [providers.NAME]
+        format = "gemini"
+        base_url = "http://x"
+        key = "env:X"
+        [models.ID]
+        provider = "NAME"
+        name = "n"
+        fallback = ["ID"]
+        input_usd = 1.0
+        cached_usd = 1.0
+        output_usd = 1.0
+    "#;
+
+    fn leaves(value: &toml::Value, path: &str, into: &mut BTreeSet<String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    leaves(value, &if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, into);
+                }
+            }
+            _ => drop(into.insert(path.to_owned())),
+        }
+    }
+
+    #[test]
+    fn the_table_and_the_types_know_the_same_keys() {
+        let config = Config::parse(FULL, Path::new("full.toml")).unwrap();
+        let mut typed = BTreeSet::new();
+        leaves(&toml::Value::try_from(&config).unwrap(), "", &mut typed);
+        let table: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+        assert_eq!(typed, table);
+    }
+
+    #[test]
+    fn the_defaults_in_the_table_are_the_defaults_in_the_types() {
+        let defaults = toml::Value::try_from(Config::default()).unwrap();
+        for key in KEYS {
+            let value = key.path.split('.').try_fold(&defaults, |value, segment| value.get(segment));
+            let written = key.default.trim_matches('`');
+            if let (Some(value), true) = (value, key.default.starts_with('`')) {
+                assert_eq!(value.to_string(), written, "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let toml = EXAMPLE.split("```").nth(1).and_then(|block| block.strip_prefix("toml\n")).unwrap();
+        Config::parse(toml, Path::new("example.toml")).unwrap();
+    }
+}

@@ -1,0 +1,297 @@
+//! The server's configuration: `hob.toml`, the environment, and the defaults under both.
+//!
+//! Every key has a default, so `hob serve` works with no file. Secrets never stand in the file: a key names where it
+//! lies (`env:NAME` or `file:PATH`). The table of all keys, from which the reference is generated, is in [`keys`].
+
+mod keys;
+mod models;
+mod parse;
+mod quantity;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use keys::{KEYS, Key, reference};
+pub use models::{Environment, add_known_models};
+pub use parse::{ConfigError, Place};
+pub use quantity::{ByteSize, Timespan};
+
+/// Everything that `hob.toml` can say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How the server is reached.
+    pub server: Server,
+    /// Whose name is on commits when a request does not say.
+    pub owner: Owner,
+    /// What a session starts with.
+    pub session: Session,
+    /// What a sandbox may use.
+    pub sandbox: Sandbox,
+    /// What a sandbox may reach.
+    pub egress: Egress,
+    /// Where models are served, by name.
+    pub providers: BTreeMap<String, Provider>,
+    /// The models, by ID.
+    pub models: BTreeMap<String, Model>,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port.
+    pub listen: String,
+    /// Where everything is kept; the user's data folder when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Further names under which browsers reach the server.
+    pub hosts: Vec<String>,
+    /// Longest wait for running work at shutdown.
+    pub shutdown_after: Timespan,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:4660".into(),
+            data_dir: None,
+            hosts: Vec::new(),
+            shutdown_after: Timespan::from_secs(10),
+        }
+    }
+}
+
+/// `[owner]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Owner {
+    /// The name; `git config user.name` of the server's user when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The address; `git config user.email` of the server's user when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// `[session]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// The agent when a request names none.
+    pub agent: String,
+    /// The model when a request names none; the first one configured when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How often an agent may try until the checks are green.
+    pub max_rounds: u32,
+    /// Longest turn.
+    pub turn_deadline: Timespan,
+    /// Longest run of one check.
+    pub check_deadline: Timespan,
+    /// Longest wait for a person's answer.
+    pub answer_deadline: Timespan,
+    /// Idle time after which a sandbox is put away.
+    pub suspend_after: Timespan,
+    /// Whether finished branches are pushed.
+    pub push: Push,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            agent: "hob".into(),
+            model: None,
+            max_rounds: 3,
+            turn_deadline: Timespan::from_secs(3_600),
+            check_deadline: Timespan::from_secs(900),
+            answer_deadline: Timespan::from_secs(600),
+            suspend_after: Timespan::from_secs(900),
+            push: Push::Never,
+        }
+    }
+}
+
+/// Whether finished branches are pushed to the repository's remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Push {
+    /// The branch stays on the server until somebody pulls it.
+    Never,
+    /// A turn that ended well pushes its branch, never the base branch.
+    Branch,
+}
+
+/// `[sandbox]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sandbox {
+    /// What makes sandboxes.
+    pub provider: SandboxProvider,
+    /// Processor time, in cores.
+    pub cpus: f64,
+    /// Memory.
+    pub memory: ByteSize,
+    /// Processes and threads at once.
+    pub processes: u32,
+    /// What may be written.
+    pub disk: ByteSize,
+    /// Longest wait for a sandbox to come up.
+    pub start_deadline: Timespan,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            provider: SandboxProvider::Local,
+            cpus: 2.0,
+            memory: ByteSize(4 << 30),
+            processes: 4_096,
+            disk: ByteSize(10 << 30),
+            start_deadline: Timespan::from_secs(60),
+        }
+    }
+}
+
+/// What makes sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxProvider {
+    /// Namespaces of this machine.
+    Local,
+}
+
+/// `[egress]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Whether the package registries of the usual languages are allowed.
+    pub registries: bool,
+    /// Further hosts: `host`, `host:port` or `*.domain`.
+    pub allow: Vec<String>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { registries: true, allow: Vec::new() }
+    }
+}
+
+/// `[providers.NAME]`: where models are served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// The wire format that it speaks.
+    pub format: WireFormat,
+    /// Its address up to, but without, the path of the format; the vendor's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// Where its key lies: `env:NAME` or `file:PATH`; none for a local server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// The wire formats of model providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WireFormat {
+    /// Anthropic messages.
+    Anthropic,
+    /// OpenAI chat completions, which most local servers speak too.
+    OpenaiChat,
+    /// OpenAI responses.
+    OpenaiResponses,
+    /// Gemini.
+    Gemini,
+}
+
+/// `[models.ID]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The provider's name in `[providers]`.
+    pub provider: String,
+    /// The model's name at the provider; the ID when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Tokens that fit its window.
+    #[serde(default = "default_context_tokens")]
+    pub context_tokens: u64,
+    /// Models that stand in, in order, when the provider fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<String>,
+    /// Price of a million tokens read, in US dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_usd: Option<f64>,
+    /// Price of a million tokens read from the provider's cache; `input_usd` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_usd: Option<f64>,
+    /// Price of a million tokens written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_usd: Option<f64>,
+}
+
+fn default_context_tokens() -> u64 {
+    128_000
+}
+
+impl Config {
+    /// Reads a file's text. `file` is only named in errors.
+    ///
+    /// # Errors
+    /// The text is no TOML, holds an unknown key or a value of the wrong kind, or refers to what is not there.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        parse::parse(text, file)
+    }
+
+    /// Reads the file at `file`, or the defaults when there is none and none was asked for.
+    ///
+    /// # Errors
+    /// The file cannot be read, or [`Config::parse`] refuses it.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let config = match file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+                Self::parse(&text, file)?
+            }
+            None => match default_file(environment) {
+                Some(file) if file.is_file() => return Self::load(Some(&file), environment),
+                _ => Self::default(),
+            },
+        };
+        Ok(add_known_models(config, environment))
+    }
+
+    /// Where everything is kept.
+    pub fn data_dir(&self, environment: &Environment) -> PathBuf {
+        self.server.data_dir.clone().unwrap_or_else(|| default_data_dir(environment))
+    }
+
+    /// The model when a request names none: `session.model`, or the first one configured.
+    pub fn default_model(&self) -> Option<&str> {
+        self.session.model.as_deref().or_else(|| self.models.keys().next().map(String::as_str))
+    }
+}
+
+/// The file that is read when none is named: `hob/hob.toml` in the user's configuration folder. The folder that a
+/// person happens to stand in is not looked at: a checkout of somebody else's could point the server elsewhere.
+pub fn default_file(environment: &Environment) -> Option<PathBuf> {
+    let folder = environment
+        .get("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| environment.get("HOME").map(|home| Path::new(home).join(".config")))?;
+    Some(folder.join("hob/hob.toml"))
+}
+
+/// Where everything is kept when nothing says otherwise: `hob` in the user's data folder.
+pub fn default_data_dir(environment: &Environment) -> PathBuf {
+    environment
+        .get("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| environment.get("HOME").map(|home| Path::new(home).join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("hob")
+}

@@ -1,0 +1,9 @@
+//! The doors of Hob: command line, configuration, HTTP, WebSocket, sign-in, start-up and shutdown.
+//!
+//! # Architecture invariant
+//!
+//! No business rule of sessions lives here: a handler parses, calls `hob-session`, maps the answer. Nothing depends on
+//! this crate but its own binary and tests.
+
+pub mod config;
+pub mod problem;
