@@ -7,5 +7,6 @@
 //! `now()` and no random IDs: both are arguments.
 
 pub mod checks;
+pub mod environment;
 pub mod event;
 pub mod state;
