@@ -1,11 +1,64 @@
 //! What every kind of sandbox can do: the seam for `local` now, `docker` and `kubernetes` later.
 //!
 //! A provider only makes, finds and ends sandboxes. Commands, terminals, files and ports ride on the connection that
-//! the guest opens, which is the same for every provider.
+//! the guest opens, which is the same for every provider: see [`Sandbox`].
 
+use std::path::PathBuf;
+
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::SandboxId;
+use crate::sandbox::Sandbox;
+use crate::spec::{SandboxId, Spec, Token};
+
+/// Makes, finds and ends sandboxes.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// What this provider can hold on this machine and what it cannot.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes the sandbox, or finds the running one of this name, and waits until its guest has dialled home.
+    ///
+    /// Idempotent: a sandbox that was suspended, or that died, comes back with its files. A guest that shows an older
+    /// epoch than `spec.epoch` is refused from now on.
+    ///
+    /// # Errors
+    /// The machine cannot make it, or the guest did not come up in time.
+    async fn create(&self, spec: Spec) -> Result<Sandbox, SandboxError>;
+
+    /// Takes over a running sandbox after a restart of the owner, under a new epoch; `None` where none runs.
+    ///
+    /// # Errors
+    /// It runs, but its guest did not dial home in time.
+    async fn attach(&self, id: &SandboxId, epoch: u64, token: Token) -> Result<Option<Sandbox>, SandboxError>;
+
+    /// Every sandbox that runs or has files, sorted by name.
+    ///
+    /// # Errors
+    /// The machine could not be asked.
+    async fn list(&self) -> Result<Vec<Listed>, SandboxError>;
+
+    /// Ends every process of the sandbox and keeps its files. One that does not run, or is unknown, is left as it is.
+    ///
+    /// # Errors
+    /// A process could not be ended.
+    async fn suspend(&self, id: &SandboxId) -> Result<(), SandboxError>;
+
+    /// Ends every process of the sandbox and removes its files, mounts and limits. One that is unknown is no error.
+    ///
+    /// # Errors
+    /// Something of it could not be removed.
+    async fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError>;
+}
+
+/// A sandbox as [`Provider::list`] shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub id: SandboxId,
+    /// Whether processes of it run; otherwise it only has files.
+    pub running: bool,
+}
 
 /// What a provider can hold and what it cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +70,7 @@ pub struct Capabilities {
 }
 
 /// A limit by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// Processor time.
@@ -30,9 +83,6 @@ pub enum Limit {
     Disk,
 }
 
-/// Makes, finds and ends sandboxes.
-pub trait Provider {}
-
 /// Why a sandbox could not be made or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,5 +94,45 @@ pub enum SandboxError {
         id: SandboxId,
         /// What happened.
         reason: String,
+    },
+    /// The machine could not make it.
+    #[error("start sandbox {id}: {reason}")]
+    Start {
+        /// Its name.
+        id: SandboxId,
+        /// What happened, and what to do.
+        reason: String,
+    },
+    /// There is no such file, folder, command or process in the sandbox.
+    #[error("find {what}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// It is there, but the sandbox's kernel refused.
+    #[error("use {what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// It took longer than it may.
+    #[error("{what} within {seconds} s")]
+    Deadline {
+        /// What was waited for.
+        what: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// A file or folder of the host could not be used.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the host's kernel said.
+        source: std::io::Error,
     },
 }
