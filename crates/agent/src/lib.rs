@@ -7,10 +7,12 @@
 //! and pipes. What a model or an agent sends is untrusted input: bounded, typed, never a panic here.
 
 mod agent;
+mod builtin;
 mod update;
 mod workspace;
 
 pub use agent::{Agent, AgentError, Author, Image, Prompt, StopReason, TurnEnd, TurnHost};
+pub use builtin::{BuiltIn, BuiltInConfig, ModelEndpoint, ModelFormat, PastCall, PastStep, PastTurn, Reasoning};
 pub use update::{
     Answer, Location, PermissionOption, PermissionOptionKind, PermissionOutcome, PermissionRequest, PlanEntry,
     PlanStatus, Question, RawDirection, ToolCall, ToolContent, ToolKind, ToolStatus, Update,

@@ -1,0 +1,110 @@
+//! Listens to an answer of the model and tells the participants as it comes.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::calls;
+use super::ids::Ids;
+use super::model::{Answer, ModelError, ModelEvent};
+use crate::agent::TurnHost;
+use crate::update::{ToolContent, ToolStatus, Update};
+
+/// More calls than this in one answer are not announced, and not run.
+pub(super) const CALLS_MAX: usize = 64;
+
+/// What came of a request.
+pub(super) enum Heard {
+    /// A whole answer; each of its calls has an ID.
+    Answer { answer: Answer, call_ids: Vec<String> },
+    /// The turn was stopped; this was said until then.
+    Stopped { text: String },
+}
+
+/// Listens to the end of the answer. `patience` is how long the model may be silent.
+pub(super) async fn listen(
+    mut stream: BoxStream<'static, Result<ModelEvent, ModelError>>,
+    host: &dyn TurnHost,
+    stop: &CancellationToken,
+    ids: &mut Ids,
+    patience: Duration,
+) -> Result<Heard, ModelError> {
+    let mut telling = Telling { host, message_id: ids.message(), thought_id: ids.message(), announced: Vec::new() };
+    let mut text = String::new();
+    let outcome = loop {
+        let event = tokio::select! {
+            biased;
+            () = stop.cancelled() => break Ok(Heard::Stopped { text }),
+            event = tokio::time::timeout(patience, stream.next()) => event,
+        };
+        match event {
+            Ok(Some(Ok(ModelEvent::End(answer)))) => {
+                let mut call_ids = std::mem::take(&mut telling.announced);
+                call_ids.extend((call_ids.len()..answer.calls.len()).map(|_| (ids.call(), String::new())));
+                let surplus = call_ids.split_off(answer.calls.len());
+                telling.announced = surplus;
+                let call_ids = call_ids.into_iter().map(|(id, _)| id).collect();
+                break Ok(Heard::Answer { answer, call_ids });
+            }
+            Ok(Some(Ok(ModelEvent::Text(piece)))) => {
+                text.push_str(&piece);
+                telling.message(piece).await;
+            }
+            Ok(Some(Ok(ModelEvent::Thought(piece)))) => telling.thought(piece).await,
+            Ok(Some(Ok(ModelEvent::CallBegan { name }))) => telling.call_began(ids, &name).await,
+            Ok(Some(Ok(ModelEvent::Alive))) => {}
+            Ok(Some(Err(error))) => break Err(error),
+            Ok(None) => break Err(ModelError::Cut("the connection ended in the middle of the answer".to_owned())),
+            Err(_) => break Err(ModelError::Cut(format!("nothing came for {} s", patience.as_secs()))),
+        }
+    };
+    telling.withdraw().await;
+    outcome
+}
+
+/// What the participants have been told of the answer.
+struct Telling<'a> {
+    host: &'a dyn TurnHost,
+    message_id: String,
+    thought_id: String,
+    /// IDs and names of the calls that began.
+    announced: Vec<(String, String)>,
+}
+
+impl Telling<'_> {
+    async fn message(&self, text: String) {
+        if !text.is_empty() {
+            self.host.update(Update::Message { message_id: self.message_id.clone(), text }).await;
+        }
+    }
+
+    async fn thought(&self, text: String) {
+        if !text.is_empty() {
+            self.host.update(Update::Thought { message_id: self.thought_id.clone(), text }).await;
+        }
+    }
+
+    async fn call_began(&mut self, ids: &mut Ids, name: &str) {
+        if self.announced.len() >= CALLS_MAX {
+            return;
+        }
+        let call = calls::view(ids.call(), name, &json!({}), "");
+        self.announced.push((call.id.clone(), call.name.clone()));
+        self.host.update(Update::ToolCall(call)).await;
+    }
+
+    /// Ends the calls that were announced and will not come.
+    async fn withdraw(&mut self) {
+        for (id, name) in std::mem::take(&mut self.announced) {
+            let content =
+                vec![ToolContent::Text { text: "the answer broke off before this call was whole".to_owned() }];
+            let call = calls::view(id, &name, &json!({}), "");
+            self.host
+                .update(Update::ToolCall(crate::update::ToolCall { status: ToolStatus::Failed, content, ..call }))
+                .await;
+        }
+    }
+}
