@@ -6,7 +6,29 @@
 //! No HTTP, forge or chat. Nobody but the driver changes a session. An event is on disk before anyone sees it. No
 //! `now()` and no random IDs: both are arguments.
 
+mod agents;
 pub mod checks;
+mod clock;
+mod config;
+mod engine;
 pub mod environment;
+mod error;
 pub mod event;
+mod id;
+mod requests;
 pub mod state;
+mod waiting;
+
+pub use agents::{AgentFactory, AgentStart};
+pub use clock::{Clock, Ids, SystemClock, SystemIds};
+pub use config::{Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, Permissions, Push, Timeouts};
+pub use engine::{Engine, Refusal, Running};
+pub use error::EngineError;
+pub use event::{Event, EventKind};
+pub use id::SessionId;
+pub use requests::{
+    Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewPrompt, NewSession, Page, Queued,
+    QueuedPrompt, Record, Summary, Usage,
+};
+pub use state::State;
+pub use waiting::WaitingSandbox;

@@ -1,0 +1,203 @@
+//! What an engine is told when it opens: where it keeps things, how much it takes, how long it waits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::agents::AgentFactory;
+use crate::clock::{Clock, Ids};
+use crate::id::SessionId;
+
+/// How an engine works. Every field has a default but the folder.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Where the store, the artifacts, the mirrors of repositories and the checkouts lie. Made when it is not there.
+    pub data_dir: PathBuf,
+    /// How much it takes.
+    pub limits: EngineLimits,
+    /// How long it waits.
+    pub timeouts: Timeouts,
+    /// Whether branches are pushed to the repository's origin.
+    pub push: Push,
+    /// Who answers an agent's permission requests.
+    pub permissions: Permissions,
+    /// When the checks run on the base commit.
+    pub base_checks: BaseChecks,
+    /// Further folders of the host that every sandbox sees, read-only.
+    pub mounts: Vec<hob_sandbox::Mount>,
+    /// The system under every sandbox.
+    pub base: hob_sandbox::Base,
+}
+
+impl EngineConfig {
+    /// The defaults, in a folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            limits: EngineLimits::default(),
+            timeouts: Timeouts::default(),
+            push: Push::Auto,
+            permissions: Permissions::Allow,
+            base_checks: BaseChecks::Always,
+            mounts: Vec::new(),
+            base: hob_sandbox::Base::Host,
+        }
+    }
+}
+
+/// How much an engine takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// The longest prompt, in bytes of UTF-8.
+    pub prompt_bytes_max: usize,
+    /// Prompts that may wait in one session.
+    pub queue_len_max: usize,
+    /// The largest picture of a prompt, in bytes.
+    pub attachment_bytes_max: usize,
+    /// The largest change that is taken out of a sandbox, in bytes of a packed git bundle.
+    pub bundle_bytes_max: u64,
+    /// The largest diff that is shown, in bytes.
+    pub diff_bytes_max: usize,
+    /// What is kept of the output of one check or command, in bytes.
+    pub output_bytes_max: usize,
+    /// The largest file that is read or written through the engine, in bytes.
+    pub file_bytes_max: usize,
+    /// What a sandbox may use.
+    pub sandbox: hob_sandbox::Limits,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            prompt_bytes_max: 1 << 20,
+            queue_len_max: 64,
+            attachment_bytes_max: 8 << 20,
+            bundle_bytes_max: 512 << 20,
+            diff_bytes_max: 16 << 20,
+            output_bytes_max: 8 << 20,
+            file_bytes_max: 16 << 20,
+            sandbox: hob_sandbox::Limits::default(),
+        }
+    }
+}
+
+/// How long an engine waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a clone or a fetch of a repository.
+    pub fetch: Duration,
+    /// For a sandbox to come up.
+    pub sandbox_start: Duration,
+    /// For an agent to come up.
+    pub agent_start: Duration,
+    /// For the next sign of life of an agent in a turn.
+    pub agent_idle: Duration,
+    /// For an agent to end its turn after it was told to stop; then it is killed.
+    pub stop_grace: Duration,
+    /// For an answer to a permission request.
+    pub permission: Duration,
+    /// For an answer to a question.
+    pub question: Duration,
+    /// For taking a change out of a sandbox and committing it.
+    pub commit: Duration,
+    /// For a push.
+    pub push: Duration,
+    /// An idle sandbox is put away after this.
+    pub suspend_after: Duration,
+    /// How long a turn waits for room on a full disk before it is given up.
+    pub disk_full: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            fetch: Duration::from_mins(10),
+            sandbox_start: Duration::from_mins(1),
+            agent_start: Duration::from_mins(2),
+            agent_idle: Duration::from_mins(15),
+            stop_grace: Duration::from_secs(1),
+            permission: Duration::from_mins(10),
+            question: Duration::from_mins(30),
+            commit: Duration::from_mins(2),
+            push: Duration::from_mins(2),
+            suspend_after: Duration::from_mins(10),
+            disk_full: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Whether branches are pushed to the repository's origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    /// Where the origin is a URL or a bare repository.
+    Auto,
+    /// Never; people fetch the branch from the server.
+    Never,
+}
+
+/// Who answers an agent's permission requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permissions {
+    /// They are granted and recorded: the sandbox is the boundary, and nobody may be looking.
+    Allow,
+    /// A participant answers.
+    Ask,
+}
+
+/// When the checks run on the base commit, so that what was red before is not blamed on the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseChecks {
+    /// Before the checks of the session's first change, so that the evidence shows before and after.
+    Always,
+    /// Only after a check came back red.
+    WhenRed,
+}
+
+/// What an engine works with.
+#[derive(Clone)]
+pub struct Deps {
+    /// Makes sandboxes.
+    pub provider: Arc<dyn hob_sandbox::Provider>,
+    /// Makes agents.
+    pub agents: Arc<dyn AgentFactory>,
+    /// Opens the gateway to a sandbox.
+    pub doors: Arc<dyn Doors>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes names.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// Opens and closes the gateway for sessions.
+#[async_trait]
+pub trait Doors: Send + Sync {
+    /// Opens a session's door in an epoch; what was opened in an older epoch is closed.
+    ///
+    /// # Errors
+    /// Words for a person that follow "failed to open the gateway: ".
+    async fn open(&self, session: &SessionId, epoch: u64) -> Result<Access, String>;
+
+    /// Closes a session's door. One that is not open is no error.
+    async fn close(&self, session: &SessionId);
+}
+
+/// A session's door to the gateway.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The unix socket on the host that the sandbox's port 3128 is joined to.
+    pub socket: PathBuf,
+    /// What model calls of this session and epoch show.
+    pub token: String,
+    /// The gateway's address as programs inside the sandbox see it, such as `http://127.0.0.1:3128`.
+    pub inside_url: String,
+    /// The gateway's address as the server itself sees it, for the built-in agent.
+    pub base_url: String,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("socket", &self.socket).field("base_url", &self.base_url).finish_non_exhaustive()
+    }
+}
