@@ -42,11 +42,7 @@ pub(super) async fn listen(
         };
         match event {
             Ok(Some(Ok(ModelEvent::End(answer)))) => {
-                let mut call_ids = std::mem::take(&mut telling.announced);
-                call_ids.extend((call_ids.len()..answer.calls.len()).map(|_| (ids.call(), String::new())));
-                let surplus = call_ids.split_off(answer.calls.len());
-                telling.announced = surplus;
-                let call_ids = call_ids.into_iter().map(|(id, _)| id).collect();
+                let call_ids = telling.calls_are(ids, &answer).await;
                 break Ok(Heard::Answer { answer, call_ids });
             }
             Ok(Some(Ok(ModelEvent::Text(piece)))) => {
@@ -94,6 +90,19 @@ impl Telling<'_> {
         let call = calls::view(ids.call(), name, &json!({}), "");
         self.announced.push((call.id.clone(), call.name.clone()));
         self.host.update(Update::ToolCall(call)).await;
+    }
+
+    /// Announces those of the answer's calls that did not show while it streamed: all are known before it ends, which
+    /// is how the log tells one answer from the next. Gives the ID of each.
+    async fn calls_are(&mut self, ids: &mut Ids, answer: &Answer) -> Vec<String> {
+        for asked in answer.calls.iter().skip(self.announced.len()) {
+            let call = calls::view(ids.call(), &asked.name, &asked.input, "");
+            self.announced.push((call.id.clone(), call.name.clone()));
+            self.host.update(Update::ToolCall(call)).await;
+        }
+        let surplus = self.announced.split_off(answer.calls.len());
+        let known = std::mem::replace(&mut self.announced, surplus);
+        known.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Ends the calls that were announced and will not come.

@@ -38,7 +38,7 @@ impl Tool for Read {
             schema: json!({
                 "type": "object",
                 "properties": {
-                    "path": { "type": "string", "description": "The file, relative to the workspace or absolute" },
+                    "path": { "type": "string", "description": "The file, from the workspace's root" },
                     "start_line": { "type": "integer", "description": "First line, from 1" },
                     "end_line": { "type": "integer", "description": "Last line, inclusive" },
                 },
