@@ -14,6 +14,7 @@ mod engine;
 pub mod environment;
 mod error;
 pub mod event;
+pub mod evidence;
 mod id;
 mod requests;
 pub mod state;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub mod compare;
+pub mod detect;
 pub mod parse;
 pub mod rounds;
 

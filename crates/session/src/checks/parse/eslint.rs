@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::found::Found;
+use super::found::{Found, NAME_BYTES_MAX};
 use super::json;
 use super::text::{Text, number, place};
 use crate::checks::{Diagnostic, Severity};
@@ -43,7 +43,7 @@ struct Message {
 
 fn read_json(stream: &str, found: &mut Found<'_>) {
     for file in json::document::<Vec<File>>(stream, '[').unwrap_or_default() {
-        for message in file.messages {
+        for message in file.messages.into_iter().filter(|_| file.file_path.len() <= NAME_BYTES_MAX) {
             let severity = if message.severity >= 2 { Severity::Error } else { Severity::Warning };
             found.push(Diagnostic {
                 file: Some(file.file_path.clone()),
@@ -77,7 +77,7 @@ fn read_stylish(stream: &str, found: &mut Found<'_>) {
     let mut file: Option<&str> = None;
     for line in stream.lines() {
         if !line.starts_with(' ') {
-            file = Some(line).filter(|line| !line.is_empty());
+            file = Some(line).filter(|line| !line.is_empty() && line.len() <= NAME_BYTES_MAX);
         } else if let Some(file) = file
             && let Some(diagnostic) = row(line.trim())
         {

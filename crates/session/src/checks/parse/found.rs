@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use super::CheckOutput;
 use crate::checks::{DIAGNOSTICS_MAX, Diagnostic, MESSAGE_BYTES_MAX, Severity, clip};
 
-/// Bytes of a file's path, a code or a test's name.
-const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a file's path, a code or a test's name. What a parser copies into many diagnostics is cut to it first, so
+/// that hostile output cannot make it copy megabytes thousands of times.
+pub(super) const NAME_BYTES_MAX: usize = 1024;
 
 /// What the parsers found so far.
 pub(super) struct Found<'a> {

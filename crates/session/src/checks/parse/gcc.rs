@@ -1,7 +1,7 @@
 //! `file:line:column: error: message`, the form of gcc and clang (GNU coding standards, "Formatting Error Messages"),
 //! which javac, mypy, shellcheck and many others share; and the linker's undefined references.
 
-use super::found::Found;
+use super::found::{Found, NAME_BYTES_MAX};
 use super::text::{Text, indent, place};
 use crate::checks::{Diagnostic, Severity};
 
@@ -34,7 +34,7 @@ impl<'a> Directories<'a> {
         let Some((_, rest)) = line.strip_prefix("make").and_then(|rest| rest.split_once(": ")) else { return };
         if let Some(directory) = rest.strip_prefix("Entering directory ") {
             // A recursion without end is make's trouble, not ours.
-            if self.0.len() < 64 {
+            if self.0.len() < 64 && directory.len() <= NAME_BYTES_MAX {
                 self.0.push(directory.trim_matches(['\'', '`', '"']));
             }
         } else if rest.starts_with("Leaving directory ") {

@@ -10,11 +10,19 @@ use super::{Diagnostic, Severity};
 mod eslint;
 mod found;
 mod gcc;
+mod go;
+mod jest;
+mod js;
 mod json;
+mod junit;
 mod libtest;
+mod mocha;
+mod node_test;
+mod python;
 mod rustc;
 mod sarif;
 mod tail;
+mod tap;
 mod text;
 mod tsc;
 
@@ -45,12 +53,26 @@ pub enum ParserKind {
     Auto,
     /// A SARIF 2.1.0 document.
     Sarif,
+    /// A JUnit XML document.
+    Junit,
     /// `rustc`, `clippy` and `cargo`, as JSON or as text, and the tests that they run.
     Cargo,
+    /// `go build`, `go vet` and `go test`, as text or with `-json`.
+    Go,
     /// The TypeScript compiler, pretty or plain.
     Tsc,
     /// ESLint's `stylish`, `unix` and `json` formats.
     Eslint,
+    /// Test Anything Protocol 12 to 14: node's `tap` reporter, tape, and others.
+    Tap,
+    /// The `spec` reporter of `node --test`.
+    NodeTest,
+    /// Mocha's `spec`, `dot` and `list` reporters.
+    Mocha,
+    /// Jest and Vitest.
+    Jest,
+    /// pytest, `unittest`, and a bare traceback.
+    Python,
     /// `file:line:column: error: …`, as gcc, clang, javac, mypy, ruff and many others write it.
     Gcc,
     /// None: the end of the output, as it is.
@@ -59,10 +81,38 @@ pub enum ParserKind {
 
 impl ParserKind {
     /// Every parser that reads a format, in the order in which [`Auto`](Self::Auto) tries them.
-    pub const ALL: [Self; 5] = [Self::Sarif, Self::Cargo, Self::Tsc, Self::Eslint, Self::Gcc];
+    pub const ALL: [Self; 12] = [
+        Self::Sarif,
+        Self::Junit,
+        Self::Cargo,
+        Self::Go,
+        Self::Tsc,
+        Self::Eslint,
+        Self::Tap,
+        Self::NodeTest,
+        Self::Mocha,
+        Self::Jest,
+        Self::Python,
+        Self::Gcc,
+    ];
 
     /// The names that a repository may write for it.
-    pub const NAMES: [&str; 7] = ["auto", "sarif", "cargo", "tsc", "eslint", "gcc", "tail"];
+    pub const NAMES: [&str; 14] = [
+        "auto",
+        "sarif",
+        "junit",
+        "cargo",
+        "go",
+        "tsc",
+        "eslint",
+        "tap",
+        "node-test",
+        "mocha",
+        "jest",
+        "python",
+        "gcc",
+        "tail",
+    ];
 
     /// The parser of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -73,12 +123,19 @@ impl ParserKind {
         match self {
             Self::Auto => Self::ALL.iter().for_each(|parser| parser.read(text, found)),
             Self::Sarif => sarif::read(text, found),
+            Self::Junit => junit::read(text, found),
             Self::Cargo => {
                 rustc::read(text, found);
                 libtest::read(text, found);
             }
+            Self::Go => go::read(text, found),
             Self::Tsc => tsc::read(text, found),
             Self::Eslint => eslint::read(text, found),
+            Self::Tap => tap::read(text, found),
+            Self::NodeTest => node_test::read(text, found),
+            Self::Mocha => mocha::read(text, found),
+            Self::Jest => jest::read(text, found),
+            Self::Python => python::read(text, found),
             Self::Gcc => gcc::read(text, found),
             Self::Tail => {}
         }

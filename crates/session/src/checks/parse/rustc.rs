@@ -79,7 +79,7 @@ fn read_json(line: &str, found: &mut Found<'_>) {
     if let Some(label) = primary.and_then(|span| span.label.as_deref()) {
         words.push_str(&format!("\n{label}"));
     }
-    for child in message.children {
+    for child in message.children.into_iter().filter(|child| !is_advice(&child.message)) {
         words.push_str(&format!("\n{}: {}", child.level, child.message));
     }
     found.push(Diagnostic {
@@ -107,6 +107,11 @@ fn is_summary(message: &str) -> bool {
         || message.contains(" emitted")
 }
 
+/// What rustc and clippy add to every finding alike.
+fn is_advice(remark: &str) -> bool {
+    remark.contains("for further information visit ") || remark.contains("to override `-D ")
+}
+
 /// Reads blocks of a header, a ` --> place`, a drawing of the source, and remarks; a blank line ends one.
 fn read_text(stream: &str, found: &mut Found<'_>) {
     let mut block: Option<Diagnostic> = None;
@@ -128,7 +133,9 @@ fn read_text(stream: &str, found: &mut Found<'_>) {
                 diagnostic.column = column;
             }
         } else if let Some(remark) = words.strip_prefix("= ") {
-            diagnostic.message.push_str(&format!("\n{remark}"));
+            if !is_advice(remark) {
+                diagnostic.message.push_str(&format!("\n{remark}"));
+            }
         } else if let Some((_, label)) = words.split_once('|').and_then(|(_, drawn)| drawn.rsplit_once('^')) {
             if !label.trim().is_empty() {
                 diagnostic.message.push_str(&format!("\n{}", label.trim()));
