@@ -38,15 +38,41 @@ pub struct Environment {
     pub checks: Option<Vec<Check>>,
     /// How often red checks go back to the agent.
     pub max_rounds: u32,
-    /// Hosts that it may reach beside those that every sandbox may: `host`, `host:port` or `*.host`.
+    /// Hosts that it wants to reach beside those that every sandbox may: `host`, `host:port` or `*.host`. Whoever can
+    /// push to the repository writes this: the operator's policy has the last word.
     pub egress: Vec<String>,
-    /// What its sandboxes may use.
-    pub limits: Limits,
+    /// What it wants its sandboxes to use.
+    pub wants: Wants,
+}
+
+/// What a repository wants its sandboxes to use; what it does not say is the operator's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// Processor time, in thousandths of a core.
+    pub cpu_millicores: Option<u32>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Bytes that a sandbox may write.
+    pub disk_bytes: Option<u64>,
+    /// Processes and threads at once.
+    pub processes: Option<u32>,
+}
+
+impl Wants {
+    /// The limits of a sandbox: what the repository wants, and never more than the operator allows.
+    pub fn within(&self, allowed: Limits) -> Limits {
+        Limits {
+            cpu_millicores: self.cpu_millicores.map_or(allowed.cpu_millicores, |n| n.min(allowed.cpu_millicores)),
+            memory_bytes: self.memory_bytes.map_or(allowed.memory_bytes, |n| n.min(allowed.memory_bytes)),
+            processes: self.processes.map_or(allowed.processes, |n| n.min(allowed.processes)),
+            disk_bytes: self.disk_bytes.map_or(allowed.disk_bytes, |n| n.min(allowed.disk_bytes)),
+        }
+    }
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { checks: None, max_rounds: MAX_ROUNDS_DEFAULT, egress: Vec::new(), limits: Limits::default() }
+        Self { checks: None, max_rounds: MAX_ROUNDS_DEFAULT, egress: Vec::new(), wants: Wants::default() }
     }
 }
 
@@ -216,14 +242,14 @@ impl Reader<'_> {
             }
             environment.egress.push(host.into_inner().to_ascii_lowercase());
         }
-        self.limits(&mut environment.limits, file.cpu, [("memory", file.memory), ("disk", file.disk)], file.processes)?;
+        self.wants(&mut environment.wants, file.cpu, [("memory", file.memory), ("disk", file.disk)], file.processes)?;
         environment.checks = file.checks.map(|checks| self.checks(checks)).transpose()?;
         Ok(environment)
     }
 
-    fn limits(
+    fn wants(
         &self,
-        limits: &mut Limits,
+        wants: &mut Wants,
         cpu: Option<Spanned<Number>>,
         sizes: [(&str, Option<Spanned<String>>); 2],
         processes: Option<Spanned<u32>>,
@@ -238,7 +264,7 @@ impl Reader<'_> {
             }
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked above")]
             let millicores = (cores * 1_000.0).round() as u32;
-            limits.cpu_millicores = millicores;
+            wants.cpu_millicores = Some(millicores);
         }
         for (key, size) in sizes {
             let Some(size) = size else { continue };
@@ -249,13 +275,13 @@ impl Reader<'_> {
                     "expected a size of at least 16 MiB, such as \"512 MiB\" or \"4 GiB\"",
                 );
             };
-            *(if key == "memory" { &mut limits.memory_bytes } else { &mut limits.disk_bytes }) = bytes;
+            *(if key == "memory" { &mut wants.memory_bytes } else { &mut wants.disk_bytes }) = Some(bytes);
         }
         if let Some(processes) = processes {
             if !(16..=1_000_000).contains(processes.get_ref()) {
                 return self.bad("processes", &processes.span(), "must be from 16 to 1000000");
             }
-            limits.processes = processes.into_inner();
+            wants.processes = Some(processes.into_inner());
         }
         Ok(())
     }
@@ -415,3 +441,6 @@ fn edits(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ fn prompt(judged: &[(&CheckRun, Verdict)], rounds_left: u32) -> String {
             // Every check gets its share, so that the first one's flood does not hide the others.
             section(&mut text, run, verdict, (PROMPT_BYTES_MAX - 2_048) / blamed);
         } else if verdict.red_on_base {
-            others.push_str(&format!("- `{}` is as red as before your change: leave it.\n", run.name));
+            others.push_str(&format!("- `{}` is as red as before your change, so nothing new.\n", run.name));
         } else {
             others.push_str(&format!("- `{}` is green.\n", run.name));
         }
@@ -163,7 +163,10 @@ fn section(text: &mut String, run: &CheckRun, verdict: &Verdict, bytes_max: usiz
     if !verdict.known.is_empty() {
         let names: Vec<String> = verdict.known.iter().take(5).map(headline).collect();
         let more = if verdict.known.len() > names.len() { ", …" } else { "" };
-        section.push_str(&format!("\nRed before your change too, leave these: {}{more}\n", names.join(", ")));
+        section.push_str(&format!(
+            "\nRed before your change too (mend these only if you were asked to): {}{more}\n",
+            names.join(", ")
+        ));
     }
     text.push_str(&section);
 }
@@ -189,3 +192,6 @@ fn headline(diagnostic: &Diagnostic) -> String {
         (None, None, None) => "error".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
