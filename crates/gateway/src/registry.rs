@@ -52,19 +52,17 @@ impl Registry {
     /// Enters an access, and hands back the session's earlier one, which the caller closes.
     pub(crate) fn enter(&self, door: &Arc<Door>) -> Result<Option<Arc<Door>>, Conflict> {
         let mut entries = self.lock();
-        if entries.by_token.contains_key(&door.token) {
-            return Err(Conflict::Token);
-        }
         let mut latest = Latest { epoch: door.epoch, token: door.token, stale: None };
-        let mut earlier = None;
         if let Some(before) = entries.sessions.get(&door.session) {
             if before.epoch >= door.epoch {
                 return Err(Conflict::Epoch(before.epoch));
             }
             latest.stale = Some(before.token);
-            let token = before.token;
-            earlier = entries.by_token.remove(&token);
         }
+        if entries.by_token.contains_key(&door.token) {
+            return Err(Conflict::Token);
+        }
+        let earlier = latest.stale.and_then(|stale| entries.by_token.remove(&stale));
         entries.sessions.insert(door.session.clone(), latest);
         entries.by_token.insert(door.token, Arc::clone(door));
         Ok(earlier)
