@@ -15,6 +15,7 @@ pub mod environment;
 mod error;
 pub mod event;
 pub mod evidence;
+pub mod git;
 mod id;
 mod requests;
 pub mod state;

@@ -1,0 +1,298 @@
+//! The server's own bare copy of a repository: where checkouts come from and results arrive.
+//!
+//! Upstream branches are kept under `refs/remotes/origin/`, sessions' branches under `refs/heads/hob/`, so that neither
+//! can overwrite the other.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+
+use super::run::{Git, Identity};
+use super::{GitError, display_name};
+
+/// How long a call may take that stays on this machine.
+pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The mirrors of every repository that Hob knows, in one folder.
+#[derive(Debug)]
+pub struct Mirrors {
+    folder: PathBuf,
+    /// One lock for each repository: two sessions that start at once share one fetch's work instead of racing.
+    locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+}
+
+impl Mirrors {
+    /// Mirrors in a folder of the data directory; it is made when the first repository comes.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), locks: Mutex::new(HashMap::new()) }
+    }
+
+    /// The mirror of a repository, a local path or a URL, as fresh as its source is now.
+    ///
+    /// # Errors
+    /// The repository cannot be read, has no commits, or did not answer within `deadline`.
+    pub async fn fetch(&self, source: &str, deadline: Duration) -> Result<Mirror, GitError> {
+        let mirror = self.known(source);
+        let lock = self.locks.lock().await.entry(mirror.source.clone()).or_default().clone();
+        let _held = lock.lock().await;
+        mirror.update(deadline).await?;
+        Ok(mirror)
+    }
+
+    /// The mirror of a repository as it is, without a look at its source.
+    pub fn known(&self, source: &str) -> Mirror {
+        let name = hex(&Sha256::digest(source.as_bytes())[..12]);
+        Mirror { source: source.to_owned(), folder: self.folder.join(format!("{name}.git")) }
+    }
+}
+
+/// The server's bare copy of one repository.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    source: String,
+    folder: PathBuf,
+}
+
+/// Where a session's work starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The commit's full ID.
+    pub commit: String,
+    /// The branch that it was asked for by; absent for a tag or a commit.
+    pub branch: Option<String>,
+}
+
+/// The size of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stat {
+    /// Files changed.
+    pub files_changed: u32,
+    /// Lines added.
+    pub insertions: u32,
+    /// Lines removed.
+    pub deletions: u32,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushOutcome {
+    /// The remote has the branch.
+    Pushed {
+        /// The remote, without credentials.
+        remote: String,
+    },
+    /// The remote was left alone.
+    NotPushed {
+        /// Why, and what to do instead.
+        reason: String,
+    },
+}
+
+impl Mirror {
+    /// The mirror's folder: a bare repository that `git fetch` can read.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The commit that a branch, a tag or a commit ID names; the source's own `HEAD` when absent.
+    ///
+    /// # Errors
+    /// There is no such thing; the error lists a few branches.
+    pub async fn resolve(&self, base: Option<&str>) -> Result<Base, GitError> {
+        let Some(base) = base else {
+            let commit =
+                self.local("read the repository's HEAD").line(["rev-parse", "--verify", "refs/hob/head"]).await?;
+            let branch = self.local("read the repository's HEAD").line(["config", "--default", "", "hob.head"]).await?;
+            return Ok(Base { commit, branch: (!branch.is_empty()).then_some(branch) });
+        };
+        let candidates = [
+            (format!("refs/remotes/origin/{base}^{{commit}}"), Some(base.to_owned())),
+            (format!("refs/tags/{base}^{{commit}}"), None),
+            (format!("{base}^{{commit}}"), None),
+        ];
+        for (revision, branch) in candidates {
+            // A base such as `@{-1}` or `:/text` would be looked up by rules that a person does not mean here.
+            if base.starts_with(['-', ':', '@', '^']) {
+                break;
+            }
+            let found =
+                self.local("look up the base").line(["rev-parse", "--verify", "--end-of-options", &revision]).await;
+            if let Ok(commit) = found {
+                return Ok(Base { commit, branch });
+            }
+        }
+        let branches = self.branches().await?;
+        Err(GitError::UnknownBase { base: base.to_owned(), repository: display_name(&self.source), branches })
+    }
+
+    /// Makes a pristine checkout of the base in a folder that does not exist yet, on a new branch of this name.
+    ///
+    /// Objects are hard links into the mirror where the file system allows it, so the folder must never be written to:
+    /// it is the lower layer of a workspace.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or git failed.
+    pub async fn checkout(&self, base: &Base, branch: &str, target: &Path) -> Result<(), GitError> {
+        let clone = self.local("clone the mirror");
+        let arguments = ["clone", "--quiet", "--local", "--no-checkout", "--no-tags", "--template=", "--"];
+        let places = [self.folder.as_os_str(), target.as_os_str()];
+        clone.run(arguments.iter().map(std::ffi::OsStr::new).chain(places)).await?;
+        let inside = |action| Git { folder: target, identity: Identity::Nobody, action, deadline: LOCAL_DEADLINE };
+        inside("check out the base commit").run(["checkout", "--quiet", "-B", branch, &base.commit]).await?;
+        let origin = inside("name the origin of the checkout");
+        if is_remote(&self.source) {
+            origin.run(["remote", "set-url", "origin", &display_name(&self.source)]).await?;
+        } else {
+            origin.run(["remote", "remove", "origin"]).await?;
+        }
+        Ok(())
+    }
+
+    /// The size of the change between two commits.
+    ///
+    /// # Errors
+    /// One of them is not in the mirror.
+    pub async fn stat(&self, from: &str, to: &str) -> Result<Stat, GitError> {
+        let arguments = ["diff", "--numstat", "--no-ext-diff", "--no-textconv", "--end-of-options", from, to];
+        let listing = self.local("measure the change").line(arguments).await?;
+        Ok(listing.lines().fold(Stat::default(), |stat, line| {
+            let mut columns = line.split('\t').map(|count| count.parse().unwrap_or(0));
+            Stat {
+                files_changed: stat.files_changed + 1,
+                insertions: stat.insertions.saturating_add(columns.next().unwrap_or(0)),
+                deletions: stat.deletions.saturating_add(columns.next().unwrap_or(0)),
+            }
+        }))
+    }
+
+    /// The change between two commits as a unified diff.
+    ///
+    /// # Errors
+    /// One of them is not in the mirror.
+    pub async fn diff(&self, from: &str, to: &str) -> Result<String, GitError> {
+        let arguments = ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "-M", "--end-of-options", from, to];
+        let diff = self.local("read the change").run(arguments).await?;
+        Ok(String::from_utf8_lossy(&diff).into_owned())
+    }
+
+    /// A session's branch as a bundle that any git can fetch from, without what the base already has.
+    ///
+    /// # Errors
+    /// The branch is not in the mirror.
+    pub async fn bundle(&self, branch: &str, base: &str) -> Result<Vec<u8>, GitError> {
+        let tip = format!("refs/heads/{branch}");
+        let exclude = format!("^{base}");
+        self.local("bundle the branch").run(["bundle", "create", "--quiet", "-", &tip, &exclude]).await
+    }
+
+    /// Pushes a session's branch to the repository, with the server's own git and the person's ambient credentials.
+    ///
+    /// A local folder with a checkout is left alone: its owner fetches the branch with `hob pull`.
+    ///
+    /// # Errors
+    /// The remote refused, or did not answer within `deadline`.
+    pub async fn push(&self, branch: &str, deadline: Duration) -> Result<PushOutcome, GitError> {
+        if !is_remote(&self.source) && !self.is_bare_folder().await {
+            let reason = "the repository is a local checkout; fetch the branch with `hob pull`".to_owned();
+            return Ok(PushOutcome::NotPushed { reason });
+        }
+        let refspec = format!("+refs/heads/{branch}:refs/heads/{branch}");
+        let push = Git { folder: &self.folder, identity: Identity::Person, action: "push the branch", deadline };
+        push.run(["push", "--quiet", "--no-verify", "--end-of-options", "origin", &refspec]).await?;
+        Ok(PushOutcome::Pushed { remote: display_name(&self.source) })
+    }
+
+    async fn update(&self, deadline: Duration) -> Result<(), GitError> {
+        let head = self.remote_head(deadline).await?;
+        if !self.folder.join("HEAD").exists() {
+            self.init().await?;
+        }
+        let arguments =
+            ["fetch", "--quiet", "--prune", "--no-recurse-submodules", "origin", "+refs/heads/*:refs/remotes/origin/*"];
+        let rest = ["+refs/tags/*:refs/tags/*", "+HEAD:refs/hob/head"];
+        let fetch = Git { folder: &self.folder, identity: Identity::Person, action: "fetch the repository", deadline };
+        fetch.run(arguments.iter().chain(&rest)).await.map_err(|error| self.unreachable(error))?;
+        self.local("note the default branch").run(["config", "hob.head", &head]).await?;
+        Ok(())
+    }
+
+    /// The branch that the source's `HEAD` names; empty where it is detached.
+    async fn remote_head(&self, deadline: Duration) -> Result<String, GitError> {
+        let repository = display_name(&self.source);
+        if self.source.starts_with('-') || self.source.contains("::") {
+            let reason = "a repository is a path or a URL".to_owned();
+            return Err(GitError::Unreachable { repository, reason });
+        }
+        let ask = Git { folder: Path::new("/"), identity: Identity::Person, action: "read the repository", deadline };
+        let answer = ask.line(["ls-remote", "--symref", "--", &self.source, "HEAD"]).await;
+        let answer = answer.map_err(|error| self.unreachable(error))?;
+        if answer.is_empty() {
+            return Err(GitError::Empty { repository });
+        }
+        let branch = answer.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
+        Ok(branch.unwrap_or_default().to_owned())
+    }
+
+    /// Makes the bare repository beside its place and moves it there, so that a half-made one is never used.
+    async fn init(&self) -> Result<(), GitError> {
+        let making = self.folder.with_extension("making");
+        let failed = |error: std::io::Error| GitError::Command { action: "make the mirror", reason: error.to_string() };
+        if tokio::fs::try_exists(&making).await.map_err(failed)? {
+            tokio::fs::remove_dir_all(&making).await.map_err(failed)?;
+        }
+        tokio::fs::create_dir_all(&making).await.map_err(failed)?;
+        let inside = |action| Git { folder: &making, identity: Identity::Nobody, action, deadline: LOCAL_DEADLINE };
+        inside("make the mirror").run(["init", "--quiet", "--bare", "--template="]).await?;
+        inside("name the mirror's origin").run(["config", "remote.origin.url", &self.source]).await?;
+        tokio::fs::rename(&making, &self.folder).await.map_err(failed)
+    }
+
+    async fn branches(&self) -> Result<String, GitError> {
+        let arguments = [
+            "for-each-ref",
+            "--count=8",
+            "--sort=-committerdate",
+            "--format=%(refname:lstrip=3)",
+            "refs/remotes/origin",
+        ];
+        let list = self.local("list the branches").line(arguments).await?;
+        Ok(list.lines().collect::<Vec<_>>().join(", "))
+    }
+
+    async fn is_bare_folder(&self) -> bool {
+        let folder = Path::new(&self.source);
+        let ask =
+            Git { folder, identity: Identity::Nobody, action: "look at the repository", deadline: LOCAL_DEADLINE };
+        ask.line(["rev-parse", "--is-bare-repository"]).await.is_ok_and(|answer| answer == "true")
+    }
+
+    fn unreachable(&self, error: GitError) -> GitError {
+        let repository = display_name(&self.source);
+        match error {
+            GitError::Command { reason, .. } => {
+                GitError::Unreachable { reason: reason.replace(&self.source, &repository), repository }
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn local(&self, action: &'static str) -> Git<'_> {
+        Git { folder: &self.folder, identity: Identity::Nobody, action, deadline: LOCAL_DEADLINE }
+    }
+}
+
+/// Whether a repository is reached over a network: `scheme://…`, or `host:path` as SSH writes it.
+fn is_remote(source: &str) -> bool {
+    match source.split_once("://") {
+        Some((scheme, _)) => scheme != "file",
+        None => source.split_once(':').is_some_and(|(host, _)| !host.contains('/')),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
