@@ -14,6 +14,7 @@ use crate::gateway::Shared;
 use crate::host::HostRule;
 use crate::meter::{Notice, NoticeKind, RefusalReason, RefusedEgress, Tally, Totals};
 use crate::registry::{TokenDigest, digest};
+use crate::told::Told;
 
 /// What a session may do, as the caller decided it.
 #[derive(Clone)]
@@ -96,6 +97,8 @@ pub(crate) struct Door {
     pub(crate) tally: Tally,
     /// One permit for each model call in flight.
     pub(crate) calls: Arc<Semaphore>,
+    refusals_told: Told<(String, u16, RefusalReason)>,
+    tokens_told: Told<NoticeKind>,
     /// Bytes that passed the egress proxy, in and out together.
     pub(crate) egress_bytes: AtomicU64,
 }
@@ -157,6 +160,8 @@ impl Door {
             tasks: TaskTracker::new(),
             tally: Tally::default(),
             calls: Arc::new(Semaphore::new(shared.config.limits.model_calls_max)),
+            refusals_told: Told::default(),
+            tokens_told: Told::default(),
             egress_bytes: AtomicU64::new(0),
         }
     }
@@ -170,13 +175,21 @@ impl Door {
         shared.meter.notice(Notice { session: self.session.clone(), epoch: self.epoch, kind });
     }
 
+    /// Tells that a token was refused.
+    pub(crate) fn token_refused(&self, shared: &Shared, kind: NoticeKind) {
+        if self.tokens_told.count(kind.clone()).is_some() {
+            self.notice(shared, kind);
+        }
+    }
+
     pub(crate) fn refused(&self, shared: &Shared, host: &str, port: u16, reason: RefusalReason) {
         // A host name has at most 253 characters; what is longer is noise.
         let host: String = host.chars().filter(|c| !c.is_control()).take(253).collect();
-        tracing::info!(session.id = %self.session, session.epoch = self.epoch, host, port, "egress refused: {reason}");
         self.tally.add_refusal();
+        let Some(times) = self.refusals_told.count((host.clone(), port, reason.clone())) else { return };
+        tracing::info!(session.id = %self.session, session.epoch = self.epoch, host, port, times, "egress refused: {reason}");
         let (session, epoch) = (self.session.clone(), self.epoch);
-        shared.meter.refused(RefusedEgress { session, epoch, host, port, reason });
+        shared.meter.refused(RefusedEgress { session, epoch, host, port, reason, times });
     }
 }
 

@@ -25,6 +25,7 @@ mod meter;
 mod model;
 mod outside;
 mod registry;
+mod told;
 mod tunnel;
 
 pub use access::{Access, AccessSpec, OpenError, UnknownModel};

@@ -62,6 +62,9 @@ pub enum CallEnd {
 }
 
 /// Something that the egress proxy refused.
+///
+/// The same refusal is told at its 1st, 2nd, 4th, 8th time and so on, so that a sandbox cannot flood its session.
+/// [`Totals::refused`] counts them all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEgress {
     /// The session whose access asked.
@@ -74,10 +77,12 @@ pub struct RefusedEgress {
     pub port: u16,
     /// The rule that refused. Its text says how to allow the host.
     pub reason: RefusalReason,
+    /// How often this access was refused this so far.
+    pub times: u64,
 }
 
 /// Why the egress proxy refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RefusalReason {
     /// The request names its target in a way that cannot be read, or with a user name in it.
     Unreadable,
@@ -105,7 +110,7 @@ pub struct Notice {
 }
 
 /// What a notice tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NoticeKind {
     /// A call is sent again to the same model after a wait.
     Retry {
@@ -127,9 +132,9 @@ pub enum NoticeKind {
         /// What failed.
         cause: String,
     },
-    /// A token of another session was presented on this session's socket.
+    /// A token of another session was presented on this session's socket. Told ever more rarely, as refusals are.
     ForeignToken,
-    /// A token of an epoch that has ended was presented.
+    /// A token of an epoch that has ended was presented. Told ever more rarely, as refusals are.
     StaleToken,
 }
 

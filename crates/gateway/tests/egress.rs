@@ -103,6 +103,13 @@ async fn a_refusal_says_how_to_allow_the_host_and_is_metered() {
     assert_eq!((refused[1].host.as_str(), refused[1].port), ("evil.test", 80));
     assert!(refused.iter().all(|refused| refused.reason == RefusalReason::HostNotAllowed && refused.session == "s1"));
     assert_eq!(access.totals().refused, 2);
+
+    // A sandbox that is refused again and again is told of ever more rarely, and counted exactly.
+    for _ in 0..30 {
+        house.raw("s1", &connect("evil.test:443")).await;
+    }
+    let times: Vec<u64> = house.ledger.now().refused.iter().skip(2).map(|refused| refused.times).collect();
+    assert_eq!((times, access.totals().refused), (vec![2, 4, 8, 16], 32));
 }
 
 #[tokio::test]

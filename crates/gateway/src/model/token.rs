@@ -43,8 +43,8 @@ pub(crate) fn door<B>(connection: &Connection, request: &Request<B>) -> Result<A
         }
     }
     match (own, refusal) {
-        (Some(door), Refusal::Foreign) => door.notice(shared, NoticeKind::ForeignToken),
-        (Some(door), Refusal::Stale) => door.notice(shared, NoticeKind::StaleToken),
+        (Some(door), Refusal::Foreign) => door.token_refused(shared, NoticeKind::ForeignToken),
+        (Some(door), Refusal::Stale) => door.token_refused(shared, NoticeKind::StaleToken),
         _ => tracing::warn!(?refusal, "a model call was refused"),
     }
     Err(refusal)
