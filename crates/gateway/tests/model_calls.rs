@@ -188,6 +188,64 @@ async fn failures_before_the_first_byte_are_tried_again_and_told() {
 }
 
 #[tokio::test]
+async fn a_stream_that_begins_by_saying_that_it_is_overloaded_is_tried_again() {
+    let overloaded = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    let script = vec![vec![stream_head(), Step::Send(overloaded.into())], stream(&[r#"{"type":"message_stop"}"#])];
+    let provider = Provider::start(script).await;
+    let house = House::with_provider(&provider).await;
+    let _access = house.open("s1").await;
+    let reply = house.post("s1", "/v1/messages", r#"{"model":"m"}"#).await;
+    assert!(reply.status == 200 && reply.body.contains("message_stop") && !reply.body.contains("error"), "{reply:?}");
+    assert_eq!(house.ledger.call().await.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_before_the_answer_ends_the_call() {
+    let never = Arc::new(Notify::new());
+    let provider = Provider::start(vec![vec![Step::Wait(never)]]).await;
+    let house = House::with_provider(&provider).await;
+    let _access = house.open("s1").await;
+    let mut client = house.connect("s1").await;
+    client.write_all(post("/v1/messages", &token("s1", 1), r#"{"model":"m"}"#).as_bytes()).await.unwrap();
+    within(async {
+        while provider.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(client);
+    let call = house.ledger.call().await;
+    assert_eq!((call.end, call.status, call.attempts), (CallEnd::Aborted, 0, 1));
+}
+
+#[tokio::test]
+async fn a_provider_that_never_answers_or_falls_silent_has_a_deadline() {
+    let never = Arc::new(Notify::new());
+    let mute = vec![Step::Wait(Arc::clone(&never))];
+    let silent = vec![stream_head(), Step::Send("data: x\n\n".into()), Step::Wait(never)];
+    let provider = Provider::start(vec![mute, silent]).await;
+    let limits = "limits = { answer_head_ms = 50, answer_idle_ms = 50 }";
+    let house = House::start(&one_model(provider.address, limits), &[]).await;
+    let _access = house.open("s1").await;
+    let reply = house.post("s1", "/v1/messages", r#"{"model":"m"}"#).await;
+    assert!(reply.status == 504 && reply.body.contains("did not answer in time"), "{reply:?}");
+    let reply = house.post("s1", "/v1/messages", r#"{"model":"m"}"#).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "data: x\n\n"));
+    let calls = house.ledger.when(|entries| entries.calls.len() == 2).await.calls;
+    assert_eq!((calls[0].end, calls[1].end), (CallEnd::Failed, CallEnd::Failed));
+}
+
+#[tokio::test]
+async fn a_compressed_request_is_refused_with_its_reason() {
+    let provider = Provider::start(vec![answer("200 OK", "", "{}")]).await;
+    let house = House::with_provider(&provider).await;
+    let _access = house.open("s1").await;
+    let request = post("/v1/messages", &token("s1", 1), r#"{"model":"m"}"#);
+    let reply = house.raw("s1", &request.replace("host: ", "content-encoding: zstd\r\nhost: ")).await;
+    assert!(reply.status == 415 && reply.body.contains("compressed"), "{reply:?}");
+}
+
+#[tokio::test]
 async fn a_failing_provider_is_replaced_by_the_next_that_speaks_the_format() {
     let broken = Provider::start(vec![answer("503 Service Unavailable", "", r#"{"error":"down"}"#)]).await;
     let whole = Provider::start(vec![answer("200 OK", "", r#"{"usage":{"input_tokens":1,"output_tokens":1}}"#)]).await;

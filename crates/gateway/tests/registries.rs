@@ -79,6 +79,22 @@ async fn npm_installs_a_package_and_is_refused_another_host_needs_the_registries
 }
 
 #[tokio::test]
+async fn a_provider_is_called_over_tls_with_the_machines_roots_needs_the_registries() {
+    // Any server that this machine trusts will do: that it answers at all, with whatever status, is the point.
+    let registry = run(Command::new("npm").args(["config", "get", "registry"])).await;
+    let url = String::from_utf8(registry.stdout).unwrap();
+    let config = format!(
+        "providers = [{{ name = 'p', kind = 'anthropic', base_url = '{}' }}]\nmodels = [{{ id = 'm', provider = 'p' }}]",
+        url.trim()
+    );
+    let house = House::start(&config, &[]).await;
+    let _access = house.open("s1").await;
+    let reply = house.post("s1", "/v1/messages", r#"{"model":"m"}"#).await;
+    let call = house.ledger.call().await;
+    assert!((400..500).contains(&call.status), "{call:?} {reply:?}");
+}
+
+#[tokio::test]
 async fn pip_downloads_a_package_needs_the_registries() {
     let index = run(Command::new("pip3").args(["config", "get", "global.index-url"])).await;
     let (house, access) = house(&String::from_utf8(index.stdout).unwrap()).await;

@@ -17,7 +17,7 @@ mod usage;
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -65,6 +65,10 @@ pub(crate) async fn serve(connection: &Connection, request: Request<Incoming>) -
 /// Carries one model call.
 async fn carry(shared: &Arc<Shared>, door: &Arc<Door>, route: CallRoute, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let detail = "the request is compressed; send it plain, the gateway must read its model";
+        return model_problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", detail);
+    }
     let limit = shared.config.limits.body_bytes_max;
     let body = match limit::read(body, limit).await {
         Ok(body) => body,

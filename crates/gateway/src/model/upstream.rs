@@ -30,6 +30,10 @@ use crate::model::tap::Tap;
 /// that breaks can still be tried again.
 const FIRST_BYTE_WAIT: Duration = Duration::from_secs(2);
 
+/// The status by which Anthropic says that it is overloaded, and the error by which a stream says so.
+const OVERLOADED: u16 = 529;
+const OVERLOADED_ERROR: &[u8] = b"\"overloaded_error\"";
+
 /// Headers from inside that never leave: credentials of any provider, and what says where the call comes from.
 const INSIDE_ONLY: [HeaderName; 11] = [
     header::AUTHORIZATION,
@@ -53,6 +57,16 @@ struct Answer {
     first: Option<Bytes>,
     rest: Bytestream,
     key: Option<Secret>,
+}
+
+impl Answer {
+    /// Whether a stream, begun with status 200, says at once that it will not go on: Anthropic does so.
+    fn overloaded(&self) -> bool {
+        self.first.as_deref().is_some_and(|first| {
+            let error = first.starts_with(b"event: error");
+            error && first.windows(OVERLOADED_ERROR.len()).any(|window| window == OVERLOADED_ERROR)
+        })
+    }
 }
 
 /// Why an attempt brought no answer.
@@ -150,6 +164,9 @@ async fn try_once(
 /// What an attempt came to, for the decision and in words.
 fn outcome(result: &Result<Answer, Fault>) -> (Outcome, String) {
     match result {
+        Ok(answer) if answer.overloaded() => {
+            (Outcome::Answer(OVERLOADED, None), "the provider is overloaded".to_owned())
+        }
         Ok(answer) => {
             let status = answer.status.as_u16();
             (Outcome::Answer(status, retry_after(&answer.headers)), format!("the provider answered {status}"))
