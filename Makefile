@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help run test test-agents check bench setup
+.PHONY: help run test test-agents check bench setup setup-tests
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -10,10 +10,10 @@ help: ## this text
 run: setup ## Hob at work: an agent mends a real bug in a sandbox, and proves it
 	@scripts/run.sh
 
-test: setup ## all tests
+test: setup-tests ## all tests
 	$(CARGO) test --workspace --locked --no-fail-fast
 
-test-agents: setup ## the tests that drive external agents, with all of them (fetched from npm)
+test-agents: setup-tests ## the tests that drive external agents, with all of them (fetched from npm)
 	HOB_TEST_AGENTS=all $(CARGO) test --workspace --locked --no-fail-fast agents
 
 check: setup ## format, lints and documentation
@@ -26,3 +26,6 @@ bench: setup ## the figures of docs/promises.md: a table, and a line of JSON for
 
 setup: ## installs what is missing (apt; asks for nothing when all is there)
 	@scripts/setup.sh
+
+setup-tests:
+	@scripts/setup.sh tests

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-folder=${1:-$here/../.hob-demo}
+folder=${1:-$(dirname "$here")/.hob-demo}
 packages=$folder/packages
 repository=$folder/shell-quote
 

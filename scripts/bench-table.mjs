@@ -9,7 +9,8 @@ const number = (value) => {
 };
 const rows = [["", "p50", "p95", "unit", "n", "against", "ratio"]];
 for (const { name, unit, p50, p95, n, against, ratio } of figures) {
-  rows.push([name, number(p50), number(p95), unit, String(n), against ?? "", ratio == null ? "" : `${number(ratio)}×`]);
+  const other = typeof against === "object" && against !== null ? `${against.name} ${number(against.p50)}` : (against ?? "");
+  rows.push([name, number(p50), number(p95), unit, String(n), other, ratio == null ? "" : `${number(ratio)}×`]);
 }
 const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
 const isText = (column) => column === 0 || column === 3 || column === 5;
