@@ -93,6 +93,7 @@ on_real_output! {
     gcc_without_a_header: "gcc-fatal" by Gcc;
     gcc_that_cannot_link: "gcc-link" by Gcc;
     mypy: "mypy" by Gcc;
+    ruff: "ruff" by Python;
     ruff_concise: "ruff-concise" by Gcc;
     javac: "javac" by Gcc;
     go_test: "go-test" by Go;
@@ -100,4 +101,45 @@ on_real_output! {
     go_test_json: "go-test-json" by Go;
     go_vet: "go-vet" by Go;
     go_build: "go-build" by Go;
+}
+
+/// The output of several tools that ran one after another in one check, as `npm test` often has it.
+#[test]
+fn several_tools_in_one_output_are_all_read() {
+    let stdout = [fixture("eslint-stylish.out"), fixture("tsc.out"), fixture("mocha.out")].concat();
+    let output = CheckOutput { stdout: &stdout, stderr: b"", exit_code: 1, workspace: "/workspace", directory: "" };
+    let found = parse(ParserKind::Auto, &output);
+    let apart: Vec<Diagnostic> =
+        [("tsc", ParserKind::Tsc), ("eslint-stylish", ParserKind::Eslint), ("mocha", ParserKind::Mocha)]
+            .into_iter()
+            .flat_map(|(name, parser)| read(name, parser))
+            .collect();
+    assert_eq!(told(&found), told(&apart));
+}
+
+#[test]
+fn paths_of_a_check_in_a_folder_are_told_from_the_workspace() {
+    let stdout = fixture("tsc.out");
+    let output = CheckOutput { stdout: &stdout, stderr: b"", exit_code: 2, workspace: "/workspace", directory: "web" };
+    assert_eq!(parse(ParserKind::Auto, &output)[0].place().as_deref(), Some("web/src/shelf.ts:4:7"));
+}
+
+#[test]
+fn output_cut_anywhere_is_still_read() {
+    for name in ["pytest", "jest", "go-test-json", "node-tap", "pytest-junit", "cargo-build-json", "unittest"] {
+        let whole = [fixture(&format!("{name}.out")), fixture(&format!("{name}.err"))].concat();
+        for cut in (0..whole.len()).step_by(97) {
+            let output = CheckOutput {
+                stdout: &whole[cut..],
+                stderr: &whole[..cut],
+                exit_code: 1,
+                workspace: "/workspace",
+                directory: "",
+            };
+            assert!(
+                parse(ParserKind::Auto, &output).iter().any(|d| d.severity == Severity::Error),
+                "{name} cut at {cut}"
+            );
+        }
+    }
 }

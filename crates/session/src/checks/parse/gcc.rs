@@ -2,6 +2,7 @@
 //! which javac, mypy, shellcheck and many others share; and the linker's undefined references.
 
 use super::found::{Found, NAME_BYTES_MAX};
+use super::python::is_rule;
 use super::text::{Text, indent, place};
 use crate::checks::{Diagnostic, Severity};
 
@@ -89,10 +90,8 @@ fn loose(line: &str) -> Option<Diagnostic> {
         return None;
     }
     let first = words.split_once(' ').map_or(words, |(first, _)| first).trim_end_matches(':');
-    let letters = first.bytes().take_while(u8::is_ascii_uppercase).count();
-    let is_code = letters > 0 && letters < first.len() && first.bytes().skip(letters).all(|b| b.is_ascii_digit());
-    let (code, message) = match words.split_once(' ').filter(|_| is_code) {
-        Some((_, message)) => (Some(first.to_owned()), message),
+    let (code, message) = match words.split_once(' ').filter(|_| is_rule(first)) {
+        Some((_, message)) => (Some(first.to_owned()), message.strip_prefix("[*] ").unwrap_or(message)),
         None => (None, words),
     };
     let diagnostic = Diagnostic::new(Severity::Error, message);

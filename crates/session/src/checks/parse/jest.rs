@@ -5,6 +5,9 @@ use super::js;
 use super::text::{Text, block};
 use crate::checks::{DIAGNOSTICS_MAX, Diagnostic, Severity};
 
+/// Lines of a block that several failing tests share: it is read once for each of them.
+const SHARED_LINES_MAX: usize = 1_000;
+
 pub(super) fn read(text: &Text, found: &mut Found<'_>) {
     for stream in text.streams() {
         if stream.contains("  ● ") {
@@ -89,7 +92,7 @@ fn read_vitest(stream: &str, found: &mut Found<'_>) {
         } else if line.starts_with('⎯') {
             titles.drain(..).for_each(|title| push_vitest(title, &lines, found));
             lines.clear();
-        } else if !titles.is_empty() {
+        } else if !titles.is_empty() && lines.len() < SHARED_LINES_MAX {
             lines.push(line);
         }
     }

@@ -1,4 +1,4 @@
-//! Python: pytest's text, `unittest`'s text, and the traceback of a program that died.
+//! Python: pytest's text, `unittest`'s text, ruff's full text, and the traceback of a program that died.
 
 use std::collections::HashMap;
 
@@ -15,6 +15,7 @@ pub(super) fn read(text: &Text, found: &mut Found<'_>) {
             read_unittest(stream, found);
         }
     }
+    text.streams().into_iter().for_each(|stream| read_ruff(stream, found));
     if !found.has_error() {
         text.streams().into_iter().for_each(|stream| read_traceback(stream, found));
     }
@@ -136,6 +137,31 @@ fn push_unittest(title: &str, lines: &[&str], found: &mut Found<'_>) {
     };
     let diagnostic = Diagnostic { test: Some(test), ..Diagnostic::new(Severity::Error, "failed") };
     found.push(traced(diagnostic, lines, found));
+}
+
+/// `F401 [*] words`, and below it ` --> file:1:2` and a drawing.
+fn read_ruff(stream: &str, found: &mut Found<'_>) {
+    let mut above = "";
+    for line in stream.lines() {
+        if let Some((file, line, column, "")) = line.trim_start().strip_prefix("--> ").and_then(place)
+            && let Some((code, words)) = above.split_once(' ').filter(|(code, _)| is_rule(code))
+        {
+            found.push(Diagnostic {
+                file: Some(file.to_owned()),
+                line: Some(line),
+                column,
+                code: Some(code.to_owned()),
+                ..Diagnostic::new(Severity::Error, words.strip_prefix("[*] ").unwrap_or(words))
+            });
+        }
+        above = line;
+    }
+}
+
+/// Capital letters, then digits.
+pub(super) fn is_rule(code: &str) -> bool {
+    let letters = code.bytes().take_while(u8::is_ascii_uppercase).count();
+    letters > 0 && letters < code.len() && code.bytes().skip(letters).all(|b| b.is_ascii_digit())
 }
 
 /// The last traceback of a program that died of it.
