@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls;
@@ -15,6 +16,9 @@ use crate::update::{ToolContent, ToolStatus, Update};
 
 /// More calls than this in one answer are not announced, and not run.
 pub(super) const CALLS_MAX: usize = 64;
+
+/// A provider that only says that it is still there is not listened to for longer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(45 * 60);
 
 /// What came of a request.
 pub(super) enum Heard {
@@ -34,11 +38,13 @@ pub(super) async fn listen(
 ) -> Result<Heard, ModelError> {
     let mut telling = Telling { host, message_id: ids.message(), thought_id: ids.message(), announced: Vec::new() };
     let mut text = String::new();
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
     let outcome = loop {
+        let silent_until = deadline.min(Instant::now() + patience);
         let event = tokio::select! {
             biased;
             () = stop.cancelled() => break Ok(Heard::Stopped { text }),
-            event = tokio::time::timeout(patience, stream.next()) => event,
+            event = tokio::time::timeout_at(silent_until, stream.next()) => event,
         };
         match event {
             Ok(Some(Ok(ModelEvent::End(answer)))) => {
@@ -54,6 +60,9 @@ pub(super) async fn listen(
             Ok(Some(Ok(ModelEvent::Alive))) => {}
             Ok(Some(Err(error))) => break Err(error),
             Ok(None) => break Err(ModelError::Cut("the connection ended in the middle of the answer".to_owned())),
+            Err(_) if silent_until == deadline => {
+                break Err(ModelError::Cut(format!("it was not whole after {} s", ANSWER_TIME_MAX.as_secs())));
+            }
             Err(_) => break Err(ModelError::Cut(format!("nothing came for {} s", patience.as_secs()))),
         }
     };

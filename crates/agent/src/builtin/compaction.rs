@@ -66,14 +66,11 @@ impl Parted {
 }
 
 fn part(items: Vec<Item>, target: u64) -> Parted {
+    let first_prompt = items.iter().position(|item| matches!(item, Item::Prompt { .. }));
     let last_prompt = items.iter().rposition(|item| matches!(item, Item::Prompt { .. }));
     let last_step = items.iter().rposition(|item| matches!(item, Item::Step(_)));
     let stays = |index: usize, item: &Item| {
-        let kind = match item {
-            Item::Note { kind, .. } => Some(*kind),
-            _ => None,
-        };
-        index == 0 || kind == Some(NoteKind::Instructions)
+        Some(index) == first_prompt || matches!(item, Item::Note { kind: NoteKind::Instructions, .. })
     };
     let pinned_tokens: u64 = items
         .iter()
@@ -182,10 +179,10 @@ pub(super) fn shortened(text: &str, bytes_max: usize) -> String {
     format!("{} [… {} bytes left out …] {}", &text[..head], tail - head, &text[tail..])
 }
 
-/// A summary without a model: what was asked, which files were changed, what ran last, what was said last.
+/// A summary without a model: what was asked, which files were changed and read, what ran last, what was said last.
 pub(super) fn mechanical_summary(old: &[Item]) -> String {
     let mut asked = Vec::new();
-    let mut files = Vec::new();
+    let (mut changed, mut read) = (Vec::new(), Vec::new());
     let mut commands = Vec::new();
     let mut said = None;
     for item in old {
@@ -197,11 +194,10 @@ pub(super) fn mechanical_summary(old: &[Item]) -> String {
                 said = Some(&step.text).filter(|text| !text.is_empty()).or(said);
                 for call in &step.calls {
                     let argument = |name: &str| call.input.get(name).and_then(Value::as_str);
-                    match (argument("path"), argument("command")) {
-                        (Some(path), _) if matches!(call.name.as_str(), "edit" | "write") => {
-                            files.push(path.to_owned());
-                        }
-                        (_, Some(command)) => {
+                    match (call.name.as_str(), argument("path"), argument("command")) {
+                        ("edit" | "write", Some(path), _) => changed.push(path.to_owned()),
+                        (_, Some(path), _) => read.push(path.to_owned()),
+                        (_, None, Some(command)) => {
                             let last = call.output.lines().last().unwrap_or("");
                             commands.push(format!("- ran: {} → {}", shortened(command, 160), shortened(last, 120)));
                         }
@@ -211,11 +207,13 @@ pub(super) fn mechanical_summary(old: &[Item]) -> String {
             }
         }
     }
-    files.sort_unstable();
-    files.dedup();
     let mut lines = asked;
-    if !files.is_empty() {
-        lines.push(format!("- files changed: {}", shortened(&files.join(", "), 2_000)));
+    for (what, mut files) in [("changed", changed), ("read", read)] {
+        files.sort_unstable();
+        files.dedup();
+        if !files.is_empty() {
+            lines.push(format!("- files {what}: {}", shortened(&files.join(", "), 2_000)));
+        }
     }
     let recent = commands.len().saturating_sub(12);
     lines.extend(commands.drain(recent..));
@@ -282,10 +280,14 @@ mod tests {
         ]
     }
 
-    /// A conversation starts with a prompt; calls are numbered so that each can be followed.
+    /// A conversation starts with a prompt, or with instructions before it; calls are numbered so that each can be
+    /// followed.
     fn conversation() -> impl Strategy<Value = Vec<Item>> {
-        (text(), prop::collection::vec(item(), 0..40)).prop_map(|(first, rest)| {
-            let mut items = vec![Item::Prompt { author: author(), text: first, images: Vec::new() }];
+        let note = prop::option::of("[a-z]{1,200}");
+        (note, text(), prop::collection::vec(item(), 0..40)).prop_map(|(note, first, rest)| {
+            let note = note.map(|text| Item::Note { kind: NoteKind::Instructions, text });
+            let mut items: Vec<Item> = note.into_iter().collect();
+            items.push(Item::Prompt { author: author(), text: first, images: Vec::new() });
             items.extend(rest);
             let mut number = 0;
             for item in &mut items {

@@ -17,6 +17,7 @@ use genai::resolver::{AuthData, Endpoint};
 use genai::{Client, ModelIden, ServiceTarget};
 use serde_json::{Value, json};
 
+use super::chat_calls::ChatCalls;
 use super::conversation::{Item, Step, Thought, has_several_authors};
 use super::model::{
     Answer, AnswerStop, AskedCall, ModelClient, ModelEndpoint, ModelError, ModelEvent, ModelFormat, Reasoning, Request,
@@ -26,6 +27,8 @@ use crate::agent::Image;
 
 /// An answer longer than this is cut off: no model writes so much, so the other side is broken.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// So many calls are told while they stream.
+const CALLS_MAX: usize = 128;
 const REASON_CHARS_MAX: usize = 600;
 
 /// One for all sessions of the process: it keeps the pool of connections, and a session's start builds nothing.
@@ -42,6 +45,7 @@ impl GenaiClient {
         let client = match CLIENT.get() {
             Some(client) => client.clone(),
             None => {
+                install_crypto();
                 let built = Client::builder().build();
                 let built = built.map_err(|error| ModelError::Refused(shortened(&error.to_string())))?;
                 CLIENT.get_or_init(|| built).clone()
@@ -71,7 +75,8 @@ impl GenaiClient {
             .with_max_tokens(request.output_tokens_max)
             .with_capture_usage(true)
             .with_capture_content(true)
-            .with_capture_tool_calls(true)
+            // See `chat_calls` for the one format that is put together here.
+            .with_capture_tool_calls(self.endpoint.format != ModelFormat::OpenAiChat)
             .with_capture_reasoning_content(true);
         if let Some(reasoning) = request.reasoning {
             options = options.with_reasoning_effort(match reasoning {
@@ -105,8 +110,18 @@ impl ModelClient for GenaiClient {
     }
 }
 
+/// Where another crate of the program asks for a TLS stack without saying which, as the gateway's does, a client
+/// panics unless there is one. It is not used here: the endpoint is the gateway's, on this machine.
+fn install_crypto() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails when another thread was faster, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}
+
 fn events(inner: ChatStream, format: ModelFormat) -> impl stream::Stream<Item = Result<ModelEvent, ModelError>> {
-    let reading = Reading { inner, format, begun: HashSet::new(), bytes: 0, over: false };
+    let chat_calls = ChatCalls::default();
+    let reading = Reading { inner, format, begun: HashSet::new(), chat_calls, bytes: 0, over: false };
     stream::unfold(reading, |mut reading| async move { reading.next().await.map(|event| (event, reading)) })
 }
 
@@ -115,6 +130,8 @@ struct Reading {
     inner: ChatStream,
     format: ModelFormat,
     begun: HashSet<String>,
+    /// The calls of a chat completion; other formats bring theirs whole at the end.
+    chat_calls: ChatCalls,
     bytes: usize,
     over: bool,
 }
@@ -140,22 +157,27 @@ impl Reading {
             ChatStreamEvent::Heartbeat => ModelEvent::Alive,
             ChatStreamEvent::Chunk(chunk) => ModelEvent::Text(self.counted(chunk.content)),
             ChatStreamEvent::ReasoningChunk(chunk) => ModelEvent::Thought(self.counted(chunk.content)),
-            ChatStreamEvent::ToolCallChunk(chunk) => {
-                // The arguments come whole each time, so that their length is no sum.
-                let length = chunk.tool_call.fn_arguments.as_str().map_or(0, str::len);
-                if self.bytes + length > ANSWER_BYTES_MAX {
-                    return Some(Err(too_long()));
-                }
-                let ToolCall { call_id, fn_name, .. } = chunk.tool_call;
-                if fn_name.is_empty() || !self.begun.insert(call_id) {
-                    ModelEvent::Alive
-                } else {
-                    ModelEvent::CallBegan { name: fn_name }
-                }
+            ChatStreamEvent::ToolCallChunk(chunk) => self.read_call(chunk.tool_call),
+            ChatStreamEvent::End(end) => {
+                let chat_calls = std::mem::take(&mut self.chat_calls).finish();
+                return Some(answer(end, chat_calls, self.format).map(ModelEvent::End));
             }
-            ChatStreamEvent::End(end) => return Some(answer(end, self.format).map(ModelEvent::End)),
         };
         Some(if self.bytes > ANSWER_BYTES_MAX { Err(too_long()) } else { Ok(event) })
+    }
+
+    fn read_call(&mut self, call: ToolCall) -> ModelEvent {
+        let ToolCall { call_id, fn_name, fn_arguments, .. } = call;
+        let arguments = fn_arguments.as_str().unwrap_or_default();
+        let began = if self.format == ModelFormat::OpenAiChat {
+            self.bytes += arguments.len();
+            self.chat_calls.add(&call_id, &fn_name, arguments)
+        } else {
+            // The arguments so far come each time, so that their length is no sum.
+            self.bytes = self.bytes.max(arguments.len());
+            !fn_name.is_empty() && self.begun.len() < CALLS_MAX && self.begun.insert(call_id)
+        };
+        if began { ModelEvent::CallBegan { name: fn_name } } else { ModelEvent::Alive }
     }
 
     fn counted(&mut self, text: String) -> String {
@@ -168,7 +190,7 @@ fn too_long() -> ModelError {
     ModelError::Refused(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"))
 }
 
-fn answer(end: StreamEnd, format: ModelFormat) -> Result<Answer, ModelError> {
+fn answer(end: StreamEnd, calls: Vec<AskedCall>, format: ModelFormat) -> Result<Answer, ModelError> {
     let stop = match &end.captured_stop_reason {
         Some(StopReason::MaxTokens(_)) => AnswerStop::OutputLimit,
         Some(StopReason::ContentFilter(_)) => AnswerStop::Refused,
@@ -183,7 +205,7 @@ fn answer(end: StreamEnd, format: ModelFormat) -> Result<Answer, ModelError> {
         let output = usage.completion_tokens.and_then(|tokens| u64::try_from(tokens).ok()).unwrap_or(0);
         (input > 0).then_some(Usage { input_tokens: input, output_tokens: output })
     });
-    let mut answer = Answer { stop, usage, ..Answer::default() };
+    let mut answer = Answer { calls, stop, usage, ..Answer::default() };
     let mut words_kept = false;
     for part in end.captured_content.map(MessageContent::into_parts).unwrap_or_default() {
         match part {

@@ -48,8 +48,9 @@ pub struct PastCall {
 impl PastTurn {
     /// Rebuilds a turn from its prompt and the updates that the built-in agent gave in it, in their order.
     ///
-    /// The conversation that comes of it is the one that the model saw, but for its hidden thinking. An answer that
-    /// broke off and was asked for again is left out, as it was for the model. A call that never ended says so.
+    /// The conversation that comes of it is the one that the model saw, but for its hidden thinking and the hints of
+    /// the loop. An answer that broke off and was asked for again is left out, as it was for the model. A call that
+    /// never ended says so.
     pub fn from_updates<'a>(
         author: Author,
         text: String,
@@ -79,6 +80,8 @@ impl Fold {
             Update::Message { message_id, text } => self.message(message_id, text),
             Update::ToolCall(call) => self.call(call),
             Update::Context { .. } => self.answered = true,
+            // Said while an answer is open, these mean that it broke off and is asked for again.
+            Update::Notice(_) | Update::Compaction { .. } if !self.answered => self.open = PastStep::default(),
             _ => {}
         }
     }

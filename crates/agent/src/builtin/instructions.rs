@@ -16,7 +16,7 @@ use super::conversation::{Item, NoteKind};
 use crate::workspace::{Workspace, WorkspaceError};
 
 /// How long the first request waits: what a warm sandbox needs to answer, and nobody notices.
-const GRACE: Duration = Duration::from_millis(4);
+const GRACE: Duration = Duration::from_millis(2);
 /// How long later requests wait, once a tool has shown that the sandbox is there.
 const GRACE_LATER: Duration = Duration::from_millis(500);
 const NAME: &str = "AGENTS.md";

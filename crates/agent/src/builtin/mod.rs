@@ -9,6 +9,7 @@
 
 mod answer;
 mod calls;
+mod chat_calls;
 mod compaction;
 mod conversation;
 mod genai_client;
@@ -106,8 +107,6 @@ pub struct BuiltIn {
 
 impl BuiltIn {
     /// An agent that goes on after `history`. Nothing is sent or started before the first prompt.
-    ///
-    /// In a program that also links a TLS stack, a process-wide `rustls` provider must be installed before.
     ///
     /// # Errors
     ///

@@ -20,13 +20,15 @@ async fn a_picture_in_the_prompt_reaches_the_wire_in_all_four_formats() {
 }
 
 #[tokio::test]
-async fn instructions_of_a_warm_workspace_go_with_the_first_request() {
-    let mut bench = Bench::new(vec![says("Yes.")]).await;
+async fn instructions_are_sent_once() {
+    let replies = vec![calls([("list", json!({}))]), says("Yes."), says("Yes.")];
+    let mut bench = Bench::new(replies).await;
     bench.workspace.put("AGENTS.md", "Use tabs.");
     bench.prompt("hello").await;
-    // A busy machine may answer later than the first request waits; the other test has that order.
-    let sent = &bench.model.asked()[0];
-    assert!(sent.has("Use tabs.") || bench.workspace.was_read_before_ready.load(std::sync::atomic::Ordering::Relaxed));
+    bench.prompt("again").await;
+    for later in &bench.model.asked()[1..] {
+        assert_eq!(later.body.to_string().matches("Use tabs.").count(), 1);
+    }
 }
 
 #[tokio::test]
@@ -68,7 +70,7 @@ async fn nested_instructions_come_when_files_below_them_are_touched() {
 /// A turn that reads a long file again and again, in a small window.
 async fn full_window(summary: Reply) -> Bench {
     let read = || calls([("read", json!({ "path": "long.txt" }))]);
-    let mut replies: Vec<Reply> = (0..4).map(|_| read()).collect();
+    let mut replies: Vec<Reply> = (0..3).map(|_| read()).collect();
     replies.push(summary);
     replies.push(says("Finished all the same."));
     let small = |config: &mut hob_agent::BuiltInConfig| {
@@ -90,12 +92,24 @@ async fn a_full_window_is_compacted_and_the_turn_still_ends() {
         Update::Compaction { before_tokens, after_tokens, summary } => Some((before_tokens, after_tokens, summary)),
         _ => None,
     });
-    let (before, after, _) = compaction.expect("it was compacted");
+    let (before, after, summary) = compaction.expect("it was compacted");
     assert!(after < before, "{before} → {after}");
+    assert_eq!(summary, "It read the long file.");
+    let asked_to_summarise = &bench.model.asked()[3];
+    assert!(asked_to_summarise.has("You summarise") && !asked_to_summarise.has("\"name\":\"shell\""));
     let asked = bench.model.asked();
     let last = asked.last().expect("was asked");
     assert!(last.has("Read the long file until you know it") && last.has("Always say please."));
+    assert!(last.has("It read the long file."));
     assert!(last.body.to_string().len() < 14_000 * 4);
+}
+
+#[tokio::test]
+async fn where_the_model_cannot_summarise_a_list_of_what_was_done_stands_in() {
+    let bench = full_window(Reply::Refuse(500, "no".to_owned())).await;
+    let notices = bench.host.notices();
+    assert!(notices[0].starts_with("the model could not summarise earlier work (HTTP 500: no)"), "{notices:?}");
+    assert!(bench.model.asked().last().expect("was asked").has("- files read: long.txt"));
 }
 
 #[tokio::test]

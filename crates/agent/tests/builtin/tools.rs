@@ -97,13 +97,15 @@ async fn write_makes_folders_and_shows_a_new_file() {
 #[tokio::test]
 async fn edit_works_with_absolute_paths_and_shows_relative_ones() {
     let mut bench = Bench::new(Vec::new()).await;
-    let path = format!("{}/a.txt", hob_agent::Workspace::root(bench.workspace.as_ref()));
-    let edit = json!({ "path": path, "old_text": "one", "new_text": "two" });
-    bench.model = crate::support::model::ModelServer::start(Vec::new()).await;
-    let (call, bench) = run("edit", edit, |_| {}).await;
-    // Another workspace has no such file, and the model is told so.
-    assert_eq!(call.status, ToolStatus::Failed);
-    assert!(bench.model.asked()[1].has("there is no "));
+    bench.workspace.put("src/a.txt", "one\n");
+    let path = format!("{}/src/a.txt", root(&bench));
+    bench.model.then(calls([("edit", json!({ "path": path, "old_text": "one", "new_text": "two" }))]));
+    bench.model.then(says("Done."));
+    bench.prompt("go").await;
+    assert_eq!(bench.workspace.get("src/a.txt"), "two\n");
+    let call = &bench.host.calls()[0];
+    assert_eq!((call.locations[0].path.as_str(), call.locations[0].line), ("src/a.txt", Some(1)));
+    assert!(bench.model.asked()[1].has("changed src/a.txt"));
 }
 
 #[tokio::test]
@@ -198,6 +200,23 @@ async fn background_commands_outlive_the_turn_and_end_with_the_agent() {
     bench.agent.close().await;
     assert!(is_gone(&pid));
     assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_stop_ends_background_commands_too() {
+    let serve = json!({ "command": "echo $$ > pid; echo ready; sleep 1000", "background": true });
+    let look = || calls([("shell_output", json!({ "id": 1, "wait_seconds": 100 }))]);
+    let mut bench = Bench::new(vec![calls([("shell", serve)]), look(), look()]).await;
+    let host = &bench.host;
+    let turn = bench.agent.prompt(crate::support::prompt("serve"), host, bench.stop.clone());
+    let stopping = async {
+        // The second look waits for more, which never comes.
+        host.until(|_| host.calls().len() == 3 && host.calls()[2].status == ToolStatus::InProgress).await;
+        bench.stop.cancel();
+    };
+    let (end, ()) = tokio::join!(turn, stopping);
+    assert_eq!(end.expect("ends").stop_reason, hob_agent::StopReason::Cancelled);
+    assert!(is_gone(&bench.workspace.get("pid")));
 }
 
 #[tokio::test]

@@ -162,3 +162,27 @@ async fn a_silent_model_counts_as_cut() {
     assert_eq!(bench.prompt("hello").await.stop_reason, StopReason::EndTurn);
     assert_eq!(bench.host.said(), "Here I am.");
 }
+
+#[tokio::test]
+async fn a_boundless_index_of_a_call_does_not_end_the_server() {
+    let piece = json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [{
+        "index": u32::MAX, "id": "x", "type": "function", "function": { "name": "list", "arguments": "{}" },
+    }] }, "finish_reason": "tool_calls" }] });
+    let events = format!("data: {piece}\n\ndata: [DONE]\n\n");
+    let mut bench = Bench::new(vec![Reply::Raw(events), says("Done.")]).await;
+    assert_eq!(bench.prompt("look").await.stop_reason, StopReason::EndTurn);
+    assert_eq!(text_of(&bench.host.calls()[0]), "[the folder is empty]");
+}
+
+#[tokio::test]
+async fn events_that_make_no_sense_end_the_turn_with_a_clear_error_or_a_retry() {
+    for nonsense in ["data: {\n\n", "data: [1,2]\n\n", "data: {\"choices\":7}\n\n", "\u{0}\u{1}\n\n", "data: null\n\n"]
+    {
+        for format in FORMATS {
+            let replies = vec![Reply::Raw(nonsense.to_owned()), says("Done.")];
+            let mut bench = Bench::with(format, replies, |_| {}, Vec::new()).await;
+            let end = bench.agent.prompt(prompt("hello"), &bench.host, bench.stop.clone()).await;
+            assert!(bench.host.said() == "Done." || end.is_err(), "{format:?} {nonsense:?}: {end:?}");
+        }
+    }
+}

@@ -39,6 +39,8 @@ pub(crate) enum Ending {
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Stream(Vec<Part>, Ending),
+    /// Events as they are.
+    Raw(String),
     /// An error with this status and body.
     Refuse(u16, String),
 }
@@ -107,6 +109,11 @@ impl ModelServer {
         ModelEndpoint { base_url, token: "session-token".to_owned(), format }
     }
 
+    /// Adds a reply after those that are waiting.
+    pub(crate) fn then(&self, reply: Reply) {
+        self.shared.replies.lock().expect("no panic").push_back(reply);
+    }
+
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.shared.asked.lock().expect("no panic").clone()
     }
@@ -162,15 +169,15 @@ async fn read_request(socket: &mut BufReader<TcpStream>) -> Option<Asked> {
 
 /// Answers, and says whether the connection goes on.
 async fn answer(socket: &mut TcpStream, path: &str, tokens: usize, reply: Reply) -> bool {
-    let (parts, ending) = match reply {
-        Reply::Stream(parts, ending) => (parts, ending),
+    let (events, ending) = match reply {
+        Reply::Stream(parts, ending) => (wire::events(path, &parts, ending, tokens).concat(), ending),
+        Reply::Raw(events) => (events, Ending::Done),
         Reply::Refuse(status, body) => {
             let head = format!("HTTP/1.1 {status} No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             return socket.write_all(head.as_bytes()).await.is_ok();
         }
     };
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    let events = wire::events(path, &parts, ending, tokens).concat();
     let chunk = format!("{head}{:x}\r\n{events}\r\n", events.len());
     if socket.write_all(chunk.as_bytes()).await.is_err() {
         return false;

@@ -3,7 +3,6 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +18,6 @@ pub(crate) struct LocalWorkspace {
     root: String,
     ready: watch::Sender<bool>,
     tasks: TaskTracker,
-    pub(crate) was_read_before_ready: AtomicBool,
 }
 
 impl LocalWorkspace {
@@ -27,7 +25,7 @@ impl LocalWorkspace {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder.path().to_str().expect("UTF-8").to_owned();
         let (ready, _) = watch::channel(true);
-        Self { folder, root, ready, tasks: TaskTracker::new(), was_read_before_ready: AtomicBool::new(false) }
+        Self { folder, root, ready, tasks: TaskTracker::new() }
     }
 
     /// From now on, calls wait until [`LocalWorkspace::become_ready`].
@@ -51,9 +49,6 @@ impl LocalWorkspace {
 
     async fn wait(&self) {
         let mut ready = self.ready.subscribe();
-        if !*ready.borrow() {
-            self.was_read_before_ready.store(true, Ordering::Relaxed);
-        }
         ready.wait_for(|ready| *ready).await.expect("the workspace lives");
     }
 
