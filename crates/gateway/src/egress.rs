@@ -18,6 +18,8 @@ use crate::dial::{DialError, Target, dial};
 use crate::door::Connection;
 use crate::gateway::Shared;
 use crate::headers::strip_hop_by_hop;
+use crate::hello::Guarded;
+use crate::host::Host;
 use crate::meter::RefusalReason;
 use crate::tunnel::{Counted, spent};
 
@@ -77,7 +79,10 @@ async fn carry(connection: Connection, door: Arc<Door>, target: Target, request:
     let shared = &connection.shared;
     let mut outside = stream;
     let mut inside = match timeout(UPGRADE_WAIT, hyper::upgrade::on(request)).await {
-        Ok(Ok(upgraded)) => TokioIo::new(upgraded),
+        Ok(Ok(upgraded)) => match &target.host {
+            Host::Name(name) => Guarded::new(TokioIo::new(upgraded), name.clone()),
+            Host::Address(_) => Guarded::open(TokioIo::new(upgraded)),
+        },
         Ok(Err(error)) => return tracing::debug!(%error, %target, "a tunnel was not taken up"),
         Err(_) => return tracing::debug!(%target, "a tunnel was not taken up in time"),
     };
@@ -91,6 +96,10 @@ async fn carry(connection: Connection, door: Arc<Door>, target: Target, request:
                 tracing::debug!(%error, %target, "a tunnel broke");
             }
         }
+    }
+    if let Some(name) = inside.foreign() {
+        let reason = RefusalReason::ServerName(name.to_owned());
+        door.refused(shared, &target.host.to_string(), target.port, reason);
     }
     report_limit(shared, &door, &target);
 }

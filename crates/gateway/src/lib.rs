@@ -18,6 +18,7 @@ mod door;
 mod egress;
 mod gateway;
 mod headers;
+mod hello;
 mod host;
 mod key;
 mod limit;

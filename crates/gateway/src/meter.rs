@@ -94,6 +94,8 @@ pub enum RefusalReason {
     PrivateAddress(IpAddr),
     /// The name leads only to link-local, metadata, multicast or reserved addresses.
     ForbiddenAddress(IpAddr),
+    /// The TLS connection in a tunnel names this host, and not the one that the tunnel was opened to.
+    ServerName(String),
     /// The access has carried as many bytes as it may, in and out together.
     ByteLimit(u64),
 }
@@ -201,6 +203,9 @@ impl fmt::Display for RefusalReason {
             ),
             Self::ForbiddenAddress(address) => {
                 write!(f, "the host leads to {address}, an address that no sandbox may reach")
+            }
+            Self::ServerName(name) => {
+                write!(f, "the TLS connection names {name}, not the host that its tunnel was opened to")
             }
             Self::ByteLimit(limit) => write!(f, "this session's access has carried its limit of {limit} bytes"),
         }

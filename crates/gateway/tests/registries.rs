@@ -95,17 +95,20 @@ async fn a_provider_is_called_over_tls_with_the_machines_roots_needs_the_registr
 }
 
 #[tokio::test]
-async fn pip_downloads_a_package_needs_the_registries() {
-    let index = run(Command::new("pip3").args(["config", "get", "global.index-url"])).await;
-    let (house, access) = house(&String::from_utf8(index.stdout).unwrap()).await;
+async fn cargo_fetches_a_crate_needs_the_registries() {
+    let (house, access) = house("").await;
     let folder = tempfile::tempdir().unwrap();
-    let downloaded = run(Command::new("pip3")
-        .args(["download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--proxy", &proxy(&house)])
-        .args(["--dest", "."])
-        .arg("six==1.17.0")
-        .current_dir(folder.path()))
+    let manifest =
+        "[package]\nname = \"a\"\nedition = \"2024\"\n[lib]\npath = \"a.rs\"\n[dependencies]\nitoa = \"=1.0.17\"\n";
+    std::fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+    std::fs::write(folder.path().join("a.rs"), "").unwrap();
+    let fetched = run(Command::new(env!("CARGO"))
+        .arg("fetch")
+        .current_dir(folder.path())
+        .env("CARGO_HOME", folder.path().join("home"))
+        .env("CARGO_HTTP_PROXY", proxy(&house)))
     .await;
-    assert!(downloaded.status.success(), "{}", String::from_utf8_lossy(&downloaded.stderr));
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
     assert!(access.totals().egress_bytes > 1000, "it did not come through the gateway: {:?}", access.totals());
     assert!(house.ledger.now().refused.is_empty(), "{:?}", house.ledger.now().refused);
 }

@@ -1,9 +1,14 @@
 //! What code in a sandbox might try at its gateway. Each test tries, and fails to get through.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
+
 mod support;
+
+use std::sync::Arc;
 
 use hob_gateway::{AccessSpec, HostRule, NoticeKind, OpenError, RefusalReason};
 use support::{House, KEY, Provider, Step, answer, one_model, post, stream_head, token};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CALL: &str = r#"{"model":"m"}"#;
 
@@ -270,6 +275,43 @@ async fn a_name_that_leads_to_a_private_address_is_refused_after_resolution() {
     check_refused(&targets, &["*"], &names, |reason| matches!(reason, RefusalReason::PrivateAddress(_))).await;
 }
 
+/// The first bytes of a real TLS client that asks for this host.
+fn tls_hello(name: &'static str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn a_tunnel_to_an_allowed_host_does_not_carry_tls_to_its_neighbours() {
+    // A server of a content network: it hosts the allowed name, and the attacker's.
+    let network = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("allowed.test:{}", network.local_addr().unwrap().port());
+    let house = House::start("", &[("allowed.test", "127.0.0.1")]).await;
+    let _access = house.open_to("s1", &[target.parse::<HostRule>().unwrap().private()]).await;
+    for (name, passes) in [("attacker.test", false), ("allowed.test", true)] {
+        let hello = tls_hello(name);
+        let mut client = house.connect("s1").await;
+        client.write_all(format!("CONNECT {target} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        client.write_all(&hello).await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut stream, _) = support::within(network.accept()).await.unwrap();
+        let mut received = Vec::new();
+        support::within(stream.read_to_end(&mut received)).await.unwrap();
+        assert_eq!(received, if passes { hello } else { Vec::new() }, "{name}");
+    }
+    let refused = house.ledger.when(|entries| !entries.refused.is_empty()).await.refused;
+    assert_eq!(refused[0].reason, RefusalReason::ServerName("attacker.test".into()));
+    assert_eq!(refused.len(), 1);
+}
+
 #[tokio::test]
 async fn metadata_is_out_of_reach_even_with_a_private_rule() {
     let names = [("meta.test", "169.254.169.254"), ("meta6.test", "fd00:ec2::254"), ("zero.test", "0.0.0.0")];
@@ -311,16 +353,16 @@ async fn the_model_api_is_not_reached_as_a_proxied_host() {
 
 #[tokio::test]
 async fn a_session_cannot_take_all_model_calls() {
-    let never = std::sync::Arc::new(tokio::sync::Notify::new());
+    let never = Arc::new(tokio::sync::Notify::new());
     let provider =
         Provider::start(vec![vec![stream_head(), Step::Send("data: x\n\n".into()), Step::Wait(never)]]).await;
     let house = House::start(&one_model(provider.address, "limits.model_calls_max = 1"), &[]).await;
     let _access = house.open("s1").await;
     let mut first = house.connect("s1").await;
     let request = post("/v1/messages", &token("s1", 1), CALL);
-    tokio::io::AsyncWriteExt::write_all(&mut first, request.as_bytes()).await.unwrap();
+    first.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 12];
-    support::within(tokio::io::AsyncReadExt::read_exact(&mut first, &mut head)).await.unwrap();
+    support::within(first.read_exact(&mut head)).await.unwrap();
     assert_eq!(house.raw("s1", &request).await.status, 429);
 }
 
