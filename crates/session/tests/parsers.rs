@@ -63,6 +63,8 @@ on_real_output! {
     rustc_json: "rustc-json" by Cargo;
     clippy: "clippy" by Cargo;
     clippy_json: "clippy-json" by Cargo;
+    maven: "maven" by Maven;
+    maven_build: "maven-build" by Maven;
     tsc: "tsc" by Tsc;
     tsc_pretty: "tsc-pretty" by Tsc;
     eslint_stylish: "eslint-stylish" by Eslint;

@@ -125,7 +125,7 @@ fn a_wrong_check_is_told_which_one() {
     );
     refused(
         &with("command = 'd'\nparser = 'clippy'"),
-        "line 8: `checks[1].parser`: expected one of auto, sarif, junit, cargo, go, tsc, eslint, tap, node-test, mocha, \
+        "line 8: `checks[1].parser`: expected one of auto, sarif, junit, cargo, go, maven, tsc, eslint, tap, node-test, mocha, \
          jest, python, gcc, tail",
     );
     refused(&with("command = 'd'\ndirectory = '../x'"), "line 8: `checks[1].directory`: must lie in the repository");

@@ -33,7 +33,7 @@ pub(super) fn maven(project: &Project<'_>) -> Option<Candidate> {
     // `sh` runs a wrapper that lost its executable bit, as a checkout from some systems does.
     let maven = if project.has("mvnw") { "sh ./mvnw" } else { "mvn" };
     let command = format!("{maven} --batch-mode --no-transfer-progress test");
-    project.has("pom.xml").then(|| project.candidate("maven", "test", command, ParserKind::Auto))
+    project.has("pom.xml").then(|| project.candidate("maven", "test", command, ParserKind::Maven))
 }
 
 /// Gradle's `test` task, by the repository's own wrapper where it has one.

@@ -16,6 +16,7 @@ mod js;
 mod json;
 mod junit;
 mod libtest;
+mod maven;
 mod mocha;
 mod node_test;
 mod python;
@@ -59,6 +60,8 @@ pub enum ParserKind {
     Cargo,
     /// `go build`, `go vet` and `go test`, as text or with `-json`.
     Go,
+    /// Maven: its compiler plugin, and surefire's tests.
+    Maven,
     /// The TypeScript compiler, pretty or plain.
     Tsc,
     /// ESLint's `stylish`, `unix` and `json` formats.
@@ -81,11 +84,12 @@ pub enum ParserKind {
 
 impl ParserKind {
     /// Every parser that reads a format, in the order in which [`Auto`](Self::Auto) tries them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Sarif,
         Self::Junit,
         Self::Cargo,
         Self::Go,
+        Self::Maven,
         Self::Tsc,
         Self::Eslint,
         Self::Tap,
@@ -97,12 +101,13 @@ impl ParserKind {
     ];
 
     /// The names that a repository may write for it.
-    pub const NAMES: [&str; 14] = [
+    pub const NAMES: [&str; 15] = [
         "auto",
         "sarif",
         "junit",
         "cargo",
         "go",
+        "maven",
         "tsc",
         "eslint",
         "tap",
@@ -129,6 +134,7 @@ impl ParserKind {
                 libtest::read(text, found);
             }
             Self::Go => go::read(text, found),
+            Self::Maven => maven::read(text, found),
             Self::Tsc => tsc::read(text, found),
             Self::Eslint => eslint::read(text, found),
             Self::Tap => tap::read(text, found),
