@@ -133,8 +133,7 @@ fn is_whole(request: &[u8]) -> bool {
 }
 
 fn endpoint(address: std::net::SocketAddr) -> ModelEndpoint {
-    let base_url = format!("http://{address}/v1");
-    ModelEndpoint { base_url, token: "session-token".to_owned(), format: ModelFormat::OpenAiChat }
+    ModelEndpoint::at(&format!("http://{address}"), "session-token", ModelFormat::OpenAiChat)
 }
 
 fn ada() -> Author {

@@ -123,7 +123,7 @@ async fn run_one(index: usize, call: NamedCall, running: &Running<'_>) -> Done {
         return refuse(call, "stopped by a participant before it ran", running).await;
     }
     let Some(tool) = tools::find(&call.asked.name) else {
-        let names: Vec<_> = tools::all().iter().map(|tool| tool.spec().name).collect();
+        let names: Vec<_> = tools::all().iter().map(|tool| tool.name()).collect();
         let said = format!("there is no tool of this name; there are {}", names.join(", "));
         return refuse(call, &said, running).await;
     };

@@ -269,7 +269,13 @@ fn chat_request(request: &Request<'_>, format: ModelFormat) -> ChatRequest {
 
 /// Joins what users say one after the other: some providers want roles to alternate.
 fn push_user(messages: &mut Vec<ChatMessage>, text: String, images: &[Image]) {
-    let mut parts = vec![ContentPart::Text(text)];
+    // Some providers refuse a text without words.
+    let text = match (text.trim().is_empty(), images.is_empty()) {
+        (false, _) => Some(text),
+        (true, true) => Some("[a prompt without words]".to_owned()),
+        (true, false) => None,
+    };
+    let mut parts: Vec<ContentPart> = text.map(ContentPart::Text).into_iter().collect();
     parts.extend(images.iter().map(image_part));
     match messages.last_mut() {
         Some(last) if last.role == ChatRole::User => last.content.extend(parts),
@@ -279,7 +285,7 @@ fn push_user(messages: &mut Vec<ChatMessage>, text: String, images: &[Image]) {
 
 fn push_step(messages: &mut Vec<ChatMessage>, step: &Step) {
     let mut parts: Vec<ContentPart> = step.thoughts.iter().map(thought_part).collect();
-    if !step.text.is_empty() {
+    if !step.text.trim().is_empty() {
         parts.push(ContentPart::Text(step.text.clone()));
     }
     parts.extend(step.calls.iter().map(|call| {

@@ -8,6 +8,9 @@ use super::conversation::output_for_model;
 use crate::agent::{Author, Image};
 use crate::update::{ToolCall, ToolContent, ToolStatus, Update};
 
+/// How a notice begins that says that the answer so far does not count.
+pub(super) const BROKE_OFF: &str = "the model's answer broke off";
+
 /// A turn that is over, or was interrupted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PastTurn {
@@ -80,8 +83,7 @@ impl Fold {
             Update::Message { message_id, text } => self.message(message_id, text),
             Update::ToolCall(call) => self.call(call),
             Update::Context { .. } => self.answered = true,
-            // Said while an answer is open, these mean that it broke off and is asked for again.
-            Update::Notice(_) | Update::Compaction { .. } if !self.answered => self.open = PastStep::default(),
+            Update::Notice(text) if text.starts_with(BROKE_OFF) => self.open = PastStep::default(),
             _ => {}
         }
     }

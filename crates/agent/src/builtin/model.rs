@@ -21,6 +21,16 @@ pub struct ModelEndpoint {
     pub format: ModelFormat,
 }
 
+impl ModelEndpoint {
+    /// The endpoint of a format at a server that offers all four at their usual paths, such as the gateway at
+    /// `http://127.0.0.1:4661`.
+    pub fn at(server: &str, token: impl Into<String>, format: ModelFormat) -> Self {
+        let version = if format == ModelFormat::Gemini { "v1beta" } else { "v1" };
+        let base_url = format!("{}/{version}", server.trim_end_matches('/'));
+        Self { base_url, token: token.into(), format }
+    }
+}
+
 impl fmt::Debug for ModelEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ModelEndpoint")

@@ -10,6 +10,7 @@ use super::answer::{self, Heard};
 use super::calls::{self, NamedCall, Outcome, Running};
 use super::compaction::{self, Split};
 use super::conversation::{self, FinishedCall, Item, NoteKind, Step};
+use super::history::BROKE_OFF;
 use super::model::{Answer, ModelError, ModelEvent, Request};
 use super::step::{Next, Progress};
 use super::{BuiltIn, tokens};
@@ -154,7 +155,7 @@ impl<'a> Turn<'a> {
     }
 
     fn keep(&mut self, step: Step) {
-        if !step.text.is_empty() || !step.calls.is_empty() {
+        if !step.text.trim().is_empty() || !step.calls.is_empty() {
             self.agent.items.push(Item::Step(step));
         }
     }
@@ -183,8 +184,7 @@ impl<'a> Turn<'a> {
                 }
                 ModelError::Cut(reason) if cuts < RETRIES_MAX => {
                     cuts += 1;
-                    let said =
-                        format!("the model's answer broke off ({reason}); asking again, {cuts} of {RETRIES_MAX}");
+                    let said = format!("{BROKE_OFF} ({reason}); asking again, {cuts} of {RETRIES_MAX}");
                     self.host.update(Update::Notice(said)).await;
                     tokio::select! {
                         () = tokio::time::sleep(RETRY_AFTER * 2_u32.pow(cuts - 1)) => {}

@@ -20,6 +20,18 @@ async fn a_picture_in_the_prompt_reaches_the_wire_in_all_four_formats() {
 }
 
 #[tokio::test]
+async fn a_prompt_may_be_a_picture_alone_or_nothing_at_all() {
+    let mut bench = Bench::with(ModelFormat::Anthropic, vec![says("A hob."), says("Yes?")], |_| {}, Vec::new()).await;
+    let mut asked = prompt("");
+    asked.images = vec![Image { media_type: "image/png".to_owned(), bytes: Bytes::from_static(b"pixels") }];
+    bench.agent.prompt(asked, &bench.host, bench.stop.clone()).await.expect("ends");
+    bench.prompt(" ").await;
+    let sent = bench.model.asked();
+    assert!(!sent[0].has(r#""text":"""#));
+    assert!(sent[1].has("[a prompt without words]"));
+}
+
+#[tokio::test]
 async fn instructions_are_sent_once() {
     let replies = vec![calls([("list", json!({}))]), says("Yes."), says("Yes.")];
     let mut bench = Bench::new(replies).await;
@@ -167,6 +179,11 @@ fn busy_script() -> Vec<Reply> {
             ],
             crate::support::model::Ending::Done,
         ),
+        Reply::Stream(
+            vec![crate::support::model::Part::Text("I will write".to_owned())],
+            crate::support::model::Ending::Cut,
+        ),
+        calls([("write", json!({ "path": "b.py", "content": "b\n" }))]),
         says("Done."),
         says("Here I am again."),
     ]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hob_agent::{Agent as _, ModelFormat, StopReason, ToolContent, ToolStatus, Update};
+use hob_agent::{Agent as _, ModelEndpoint, ModelFormat, StopReason, ToolContent, ToolStatus, Update};
 use hob_scripted_model::{ScriptedModel, Scripts, Step};
 use serde_json::json;
 
@@ -85,9 +85,8 @@ async fn the_scripted_model_drives_it_in_all_four_formats() {
         ];
         let scripts = Scripts { key: Some("session-token".to_owned()), ..Scripts::new().script("fix", steps) };
         let model = ScriptedModel::start(scripts).await.expect("a free port");
-        let version = if format == ModelFormat::Gemini { "v1beta" } else { "v1" };
-        let base_url = format!("{}/{version}/", model.base_url());
-        let mut bench = Bench::with(format, Vec::new(), |config| config.endpoint.base_url = base_url, Vec::new()).await;
+        let endpoint = ModelEndpoint::at(&model.base_url(), "session-token", format);
+        let mut bench = Bench::with(format, Vec::new(), |config| config.endpoint = endpoint, Vec::new()).await;
         bench.workspace.put("calc.py", BUG);
         bench.workspace.put("test_calc.py", TEST);
         let end = bench.prompt("Please: @@script:fix@@").await;

@@ -236,9 +236,13 @@ impl Id {
 
 #[async_trait]
 impl Tool for ShellOutput {
+    fn name(&self) -> &'static str {
+        "shell_output"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "shell_output",
+            name: self.name(),
             description: "Gives what a background command wrote since you last looked, and whether it still runs.",
             schema: json!({
                 "type": "object",
@@ -271,9 +275,13 @@ impl Tool for ShellOutput {
 
 #[async_trait]
 impl Tool for ShellKill {
+    fn name(&self) -> &'static str {
+        "shell_kill"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "shell_kill",
+            name: self.name(),
             description: "Ends a background command with all that it started, and gives its last output.",
             schema: json!({
                 "type": "object",

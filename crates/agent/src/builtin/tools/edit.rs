@@ -31,9 +31,13 @@ pub(super) struct Arguments {
 
 #[async_trait]
 impl Tool for Edit {
+    fn name(&self) -> &'static str {
+        "edit"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "edit",
+            name: self.name(),
             description: "Replaces old_text by new_text in a file. old_text must be copied exactly, without line \
                           numbers, and occur once, unless replace_all is true.",
             schema: json!({

@@ -33,9 +33,13 @@ fn pending() -> PlanStatus {
 
 #[async_trait]
 impl Tool for Plan {
+    fn name(&self) -> &'static str {
+        "plan"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "plan",
+            name: self.name(),
             description: "Shows your plan: all of its steps with their status, each time it changes.",
             schema: json!({
                 "type": "object",
@@ -94,9 +98,13 @@ struct AskArguments {
 
 #[async_trait]
 impl Tool for Ask {
+    fn name(&self) -> &'static str {
+        "ask"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "ask",
+            name: self.name(),
             description: "Asks the person a question and waits for the answer. Only where a wrong guess would waste \
                           the work; nobody may be there.",
             schema: json!({
@@ -146,9 +154,13 @@ struct FinishArguments {
 
 #[async_trait]
 impl Tool for Finish {
+    fn name(&self) -> &'static str {
+        "finish"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "finish",
+            name: self.name(),
             description: "Ends your work on this prompt with a summary for the people: what changed and why, what you \
                           ran and what came out, what is left.",
             schema: json!({

@@ -20,9 +20,13 @@ struct Arguments {
 
 #[async_trait]
 impl Tool for List {
+    fn name(&self) -> &'static str {
+        "list"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "list",
+            name: self.name(),
             description: "Lists a folder's entries. Folders end with a slash; files show their size in bytes.",
             schema: json!({
                 "type": "object",

@@ -28,6 +28,9 @@ const TEXT_BYTES_MAX: usize = 60 * 1024;
 /// A tool.
 #[async_trait]
 pub(super) trait Tool: Send + Sync {
+    /// What the model calls it by.
+    fn name(&self) -> &'static str;
+
     /// What the model is told.
     fn spec(&self) -> ToolSpec;
 
@@ -135,7 +138,7 @@ pub(super) fn all() -> &'static [&'static dyn Tool] {
 
 /// The tool of this name.
 pub(super) fn find(name: &str) -> Option<&'static dyn Tool> {
-    all().iter().copied().find(|tool| tool.spec().name == name)
+    all().iter().copied().find(|tool| tool.name() == name)
 }
 
 /// The typed arguments of a call, or words that tell the model what they should be.
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn each_tool_has_its_own_name_and_an_object_for_a_schema() {
-        let mut names: Vec<_> = all().iter().map(|tool| tool.spec().name).collect();
+        let mut names: Vec<_> = all().iter().map(|tool| tool.name()).collect();
         insta::assert_snapshot!(names.join(" "), @"read list search edit write shell shell_output shell_kill plan ask finish");
         names.sort_unstable();
         names.dedup();

@@ -30,9 +30,13 @@ struct Arguments {
 
 #[async_trait]
 impl Tool for Read {
+    fn name(&self) -> &'static str {
+        "read"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "read",
+            name: self.name(),
             description: "Reads a file: its lines with their numbers, at most 2000 at a time, or a picture (PNG, JPEG, \
                           GIF, WebP). For long files give a range of lines.",
             schema: json!({

@@ -29,9 +29,13 @@ struct Arguments {
 
 #[async_trait]
 impl Tool for Search {
+    fn name(&self) -> &'static str {
+        "search"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "search",
+            name: self.name(),
             description: "Searches the contents of files with a regular expression. Gives path:line:text, at most 200 \
                           matches. Ignored and binary files are left out.",
             schema: json!({

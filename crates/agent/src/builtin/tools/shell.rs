@@ -35,9 +35,13 @@ struct Arguments {
 
 #[async_trait]
 impl Tool for Shell {
+    fn name(&self) -> &'static str {
+        "shell"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "shell",
+            name: self.name(),
             description: "Runs a command with bash in the workspace's root and gives its output and exit code. Each \
                           call is a new shell. Long output is shown by its start and end. With background it goes on \
                           running beside your work and an id is given.",

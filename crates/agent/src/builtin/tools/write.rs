@@ -24,9 +24,13 @@ struct Arguments {
 
 #[async_trait]
 impl Tool for Write {
+    fn name(&self) -> &'static str {
+        "write"
+    }
+
     fn spec(&self) -> ToolSpec {
         ToolSpec {
-            name: "write",
+            name: self.name(),
             description: "Writes a file, with its folders where they are missing. What was in it before is replaced.",
             schema: json!({
                 "type": "object",

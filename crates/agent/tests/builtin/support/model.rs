@@ -104,9 +104,7 @@ impl ModelServer {
     }
 
     pub(crate) fn endpoint(&self, format: ModelFormat) -> ModelEndpoint {
-        let version = if format == ModelFormat::Gemini { "v1beta" } else { "v1" };
-        let base_url = format!("http://{}/{version}", self.address);
-        ModelEndpoint { base_url, token: "session-token".to_owned(), format }
+        ModelEndpoint::at(&format!("http://{}/", self.address), "session-token", format)
     }
 
     /// Adds a reply after those that are waiting.
