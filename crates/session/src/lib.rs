@@ -17,9 +17,12 @@ pub mod event;
 pub mod evidence;
 pub mod git;
 mod id;
+mod leash;
+pub mod proof;
 mod requests;
 pub mod state;
 mod waiting;
+mod workspace;
 
 pub use agents::{AgentFactory, AgentStart};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
@@ -34,3 +37,4 @@ pub use requests::{
 };
 pub use state::State;
 pub use waiting::WaitingSandbox;
+pub use workspace::WORKSPACE;

@@ -201,6 +201,25 @@ async fn two_sessions_that_start_at_once_share_a_mirror() {
 }
 
 #[tokio::test]
+async fn the_checks_come_from_the_base_commit_and_a_link_is_never_followed() {
+    let place = Place::new().await;
+    let source = place.folder.path().join("source");
+    std::fs::write(source.join("package.json"), r#"{"scripts": {"test": "node --test"}}"#).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", source.join("Makefile")).unwrap();
+    git(&source, &["add", "--all"]);
+    git(&source, &["-c", "user.name=S", "-c", "user.email=s@example.org", "commit", "--quiet", "-m", "Tests"]);
+    let mirror = place.mirrors.fetch(source.to_str().unwrap(), DEADLINE).await.unwrap();
+    let base = mirror.resolve(None).await.unwrap();
+
+    assert_eq!(mirror.file(&base.commit, "Makefile").await.unwrap(), None);
+    assert_eq!(mirror.files(&base.commit).await.unwrap(), [".gitignore", "calc.py", "package.json"]);
+    let described = hob_session::proof::describe(&mirror, &base.commit).await.unwrap();
+    let names: Vec<&str> = described.checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(names, ["test"]);
+    assert_eq!(described.problem, None);
+}
+
+#[tokio::test]
 async fn hooks_of_the_workspace_do_not_run_when_the_commit_is_made() {
     let place = Place::new().await;
     let workspace = place.checkout("hob/1-fix").await;

@@ -152,6 +152,37 @@ impl Mirror {
         Ok(())
     }
 
+    /// The paths of a commit's plain files, from its top folder, with `/`. Links and submodules are left out.
+    ///
+    /// # Errors
+    /// The commit is not in the mirror.
+    pub async fn files(&self, commit: &str) -> Result<Vec<String>, GitError> {
+        let arguments = ["ls-tree", "-r", "-z", "--end-of-options", commit];
+        let listing = self.local("list the files of the commit").run(arguments).await?;
+        let listing = String::from_utf8_lossy(&listing).into_owned();
+        let plain =
+            |entry: &str| entry.starts_with("100").then(|| entry.split_once('\t'))?.map(|(_, path)| path.to_owned());
+        Ok(listing.split('\0').filter_map(plain).collect())
+    }
+
+    /// A file's text in a commit, as far as it is UTF-8; `None` where there is no such plain file, or it is larger than
+    /// 1 MiB.
+    ///
+    /// # Errors
+    /// The commit is not in the mirror.
+    pub async fn file(&self, commit: &str, path: &str) -> Result<Option<String>, GitError> {
+        let find = self.local("look for a file of the commit");
+        let entry = find.line(["ls-tree", "-l", "--end-of-options", commit, "--", path]).await?;
+        let mut columns = entry.split_whitespace();
+        let (mode, blob, size) = (columns.next(), columns.nth(1), columns.next());
+        let small = size.and_then(|size| size.parse::<u64>().ok()).is_some_and(|size| size <= 1 << 20);
+        let (Some(blob), true) = (blob, small && mode.is_some_and(|mode| mode.starts_with("100"))) else {
+            return Ok(None);
+        };
+        let bytes = self.local("read a file of the commit").run(["cat-file", "blob", blob]).await?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
     /// The size of the change between two commits.
     ///
     /// # Errors
