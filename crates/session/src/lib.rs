@@ -24,7 +24,7 @@ pub mod state;
 mod waiting;
 mod workspace;
 
-pub use agents::{AgentFactory, AgentStart};
+pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
 pub use config::{Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, Permissions, Push, Timeouts};
 pub use engine::{Engine, Refusal, Running};

@@ -178,14 +178,7 @@ impl Prover {
         } else {
             let (output, exit) = self.execute(sandbox, &check.command, &folder, check.timeout).await?;
             (run.exit_code, run.timed_out) = (exit.code, exit.timed_out);
-            let read = CheckOutput {
-                stdout: &output.stdout,
-                stderr: &output.stderr,
-                exit_code: exit.code,
-                workspace: copy,
-                directory: &check.directory,
-            };
-            run.diagnostics = parse(check.parser, &read);
+            run.diagnostics = read_findings(check.clone(), output, exit, copy.to_owned()).await;
         }
         run.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(run)
@@ -238,6 +231,24 @@ impl Prover {
         drop(process);
         Ok((output, exit))
     }
+}
+
+/// Reads a check's output beside the runtime: a flood of it takes a parser its time.
+async fn read_findings(check: Check, output: Output, exit: Exit, copy: String) -> Vec<Diagnostic> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let read = CheckOutput {
+            stdout: &output.stdout,
+            stderr: &output.stderr,
+            exit_code: exit.code,
+            workspace: &copy,
+            directory: &check.directory,
+        };
+        parse(check.parser, &read)
+    });
+    reading.await.unwrap_or_else(|error| {
+        tracing::error!("a check's output could not be read: {error}");
+        vec![Diagnostic::new(Severity::Error, "the check's output could not be read; see the server's log")]
+    })
 }
 
 /// What a check needs before it can run did not succeed.
