@@ -97,10 +97,12 @@ struct ChatUsage {
     prompt_cache_hit_tokens: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Details {
     #[serde(default, deserialize_with = "count")]
     cached_tokens: u64,
+    #[serde(default, deserialize_with = "count")]
+    cache_write_tokens: u64,
 }
 
 #[derive(Deserialize)]
@@ -177,16 +179,18 @@ struct GeneratedUsage {
 
 impl From<ChatUsage> for Usage {
     fn from(usage: ChatUsage) -> Self {
-        let cached = usage.prompt_tokens_details.map_or(0, |details| details.cached_tokens);
-        let cached = cached.max(usage.prompt_cache_hit_tokens);
-        Self { input: usage.prompt_tokens, cached, cache_write: 0, output: usage.completion_tokens }
+        let details = usage.prompt_tokens_details.unwrap_or_default();
+        let cached = details.cached_tokens.max(usage.prompt_cache_hit_tokens);
+        let cache_write = details.cache_write_tokens;
+        Self { input: usage.prompt_tokens, cached, cache_write, output: usage.completion_tokens }
     }
 }
 
 impl From<ResponsesUsage> for Usage {
     fn from(usage: ResponsesUsage) -> Self {
-        let cached = usage.input_tokens_details.map_or(0, |details| details.cached_tokens);
-        Self { input: usage.input_tokens, cached, cache_write: 0, output: usage.output_tokens }
+        let Details { cached_tokens: cached, cache_write_tokens: cache_write } =
+            usage.input_tokens_details.unwrap_or_default();
+        Self { input: usage.input_tokens, cached, cache_write, output: usage.output_tokens }
     }
 }
 
@@ -256,8 +260,8 @@ mod tests {
         check(ChatCompletions, r#"{"choices":[{"delta":{"content":"x"}}],"usage":null}"#, None);
         check(
             Responses,
-            r#"{"type":"response.completed","response":{"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":5}}}"#,
-            Some((10, 4, 0, 5)),
+            r#"{"type":"response.completed","response":{"usage":{"input_tokens":10,"input_tokens_details":{"cache_write_tokens":3,"cached_tokens":4},"output_tokens":5}}}"#,
+            Some((10, 4, 3, 5)),
         );
         check(Responses, r#"{"type":"response.created","response":{"usage":null}}"#, None);
         check(Responses, r#"{"object":"response","usage":{"input_tokens":10,"output_tokens":5}}"#, Some((10, 0, 0, 5)));
