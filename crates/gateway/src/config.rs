@@ -201,7 +201,7 @@ impl Catalogue {
         for provider in &config.providers {
             let base_url = plain_url(&provider.base_url, &["http", "https"])
                 .ok_or_else(|| ConfigError::BaseUrl(provider.name.clone()))?;
-            let formats = provider.formats.clone().unwrap_or_else(|| provider.kind.formats());
+            let formats = provider.wire_formats();
             let key = provider.key.clone();
             let checked = Provider { name: provider.name.clone(), base_url, key, formats };
             if providers.insert(provider.name.clone(), checked).is_some() {
@@ -236,6 +236,12 @@ impl Catalogue {
     pub(crate) fn model(&self, id: &str) -> Option<(&ModelConfig, &Provider)> {
         let model = self.models.iter().find(|model| model.id == id)?;
         Some((model, self.providers.get(&model.provider)?))
+    }
+}
+
+impl ProviderConfig {
+    fn wire_formats(&self) -> BTreeSet<WireFormat> {
+        self.formats.clone().unwrap_or_else(|| self.kind.formats())
     }
 }
 
@@ -288,6 +294,13 @@ impl GatewayConfig {
         }
         self.egress.proxy_url()?;
         Catalogue::new(self).map(|_| ())
+    }
+
+    /// The wire formats in which a model can be called; `None` for a model that is not configured.
+    #[must_use]
+    pub fn formats_of(&self, model: &str) -> Option<BTreeSet<WireFormat>> {
+        let model = self.models.iter().find(|candidate| candidate.id == model)?;
+        self.providers.iter().find(|provider| provider.name == model.provider).map(ProviderConfig::wire_formats)
     }
 }
 
@@ -422,6 +435,16 @@ mod tests {
             "#,
             Ok(()),
         );
+    }
+
+    #[test]
+    fn the_formats_of_a_model_are_its_providers() {
+        let config: GatewayConfig = toml::from_str(
+            "providers = [{ name = 'p', kind = 'anthropic', base_url = 'http://h' }]\nmodels = [{ id = 'a', provider = 'p' }]",
+        )
+        .unwrap();
+        assert_eq!(config.formats_of("a"), Some(BTreeSet::from([WireFormat::Messages])));
+        assert_eq!(config.formats_of("b"), None);
     }
 
     #[test]
