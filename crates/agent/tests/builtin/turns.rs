@@ -132,14 +132,14 @@ async fn each_call_goes_back_with_its_result() {
 
 #[tokio::test]
 async fn thinking_goes_back_with_its_signature_within_the_turn_and_not_after_it() {
-    let mut bench = Bench::with(ModelFormat::Anthropic, fix_script(), |_| {}, Vec::new()).await;
-    bench.workspace.put("calc.py", BUG);
-    bench.workspace.put("test_calc.py", TEST);
-    bench.prompt("Fix add").await;
-    bench.agent.prompt(prompt("And now?"), &bench.host, bench.stop.clone()).await.expect_err("the script is over");
-    let asked = bench.model.asked();
-    assert!(asked[1].has("\"signature\":\"sig-1\""));
-    assert!(!asked[4].has("sig-1"));
+    for format in [ModelFormat::OpenAiResponses, ModelFormat::Anthropic, ModelFormat::Gemini] {
+        let mut bench = fix_in(format).await;
+        bench.model.then(says("As I said."));
+        bench.prompt("And now?").await;
+        let asked = bench.model.asked();
+        assert_eq!(asked[1].body.to_string().matches("sig-1").count(), 1, "{format:?}: {}", asked[1].body);
+        assert!(asked[3].has("sig-1") && !asked[4].has("sig-1"), "{format:?}");
+    }
 }
 
 #[tokio::test]

@@ -178,6 +178,7 @@ fn gemini(parts: &[Part], whole: bool, limit: bool, input_tokens: usize) -> Vec<
         data(&json!({ "candidates": [candidate], "usageMetadata": usage }))
     };
     let mut events = Vec::new();
+    let mut signature_due = None;
     for part in parts {
         match part {
             Part::Text(text) => {
@@ -185,11 +186,19 @@ fn gemini(parts: &[Part], whole: bool, limit: bool, input_tokens: usize) -> Vec<
                 events.push(chunk(json!([{ "text": first }]), None));
                 events.push(chunk(json!([{ "text": second }]), None));
             }
-            Part::Thought(text, _) => events.push(chunk(json!([{ "text": text, "thought": true }]), None)),
+            Part::Thought(text, signature) => {
+                // This format signs the first call that follows.
+                signature_due = Some(signature);
+                events.push(chunk(json!([{ "text": text, "thought": true }]), None));
+            }
             Part::Call(name, input) => {
                 // The arguments of this format are never in pieces, so that they cannot be cut.
                 let args: Value = serde_json::from_str(input).unwrap_or_else(|_| json!({}));
-                events.push(chunk(json!([{ "functionCall": { "name": name, "args": args } }]), None));
+                let mut call = json!({ "functionCall": { "name": name, "args": args } });
+                if let Some(signature) = signature_due.take() {
+                    call["thoughtSignature"] = json!(signature);
+                }
+                events.push(chunk(json!([call]), None));
             }
         }
     }
