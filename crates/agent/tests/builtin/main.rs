@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "what the tests stand on may fail them")]
 
 mod context;
+mod recorded;
 mod support;
 mod tools;
 mod trouble;
