@@ -121,6 +121,16 @@ pub enum AgentError {
         /// What was wrong.
         reason: String,
     },
+    /// The agent refused to start, to open a conversation or to take a prompt.
+    #[error("have the agent {agent} {request}: {reason}")]
+    Refused {
+        /// The agent's name in the catalogue.
+        agent: String,
+        /// What was asked of it.
+        request: &'static str,
+        /// What it said.
+        reason: String,
+    },
     /// The agent did not answer in time.
     #[error("hear from the agent {agent} within {seconds} s while waiting for {waiting_for}")]
     Deadline {

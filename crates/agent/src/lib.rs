@@ -6,11 +6,14 @@
 //! This crate spawns nothing, opens no file and no socket of its own: it is handed a [`Workspace`], a model endpoint
 //! and pipes. What a model or an agent sends is untrusted input: bounded, typed, never a panic here.
 
+mod acp;
 mod agent;
 mod builtin;
+pub mod catalogue;
 mod update;
 mod workspace;
 
+pub use acp::{AcpAgent, AcpConfig, Deadlines, Input, Output, Resume, Setting};
 pub use agent::{Agent, AgentError, Author, Image, Prompt, StopReason, TurnEnd, TurnHost};
 pub use builtin::{BuiltIn, BuiltInConfig, ModelEndpoint, ModelFormat, PastCall, PastStep, PastTurn, Reasoning};
 pub use update::{
