@@ -21,6 +21,7 @@ mod leash;
 pub mod proof;
 mod requests;
 pub mod state;
+mod turn;
 mod waiting;
 mod workspace;
 

@@ -2,32 +2,20 @@
 
 use std::collections::HashMap;
 
-use hob_agent::{Agent, AgentError, Author, BuiltIn, BuiltInConfig, ModelEndpoint, ModelFormat, PastTurn, Update};
+use hob_agent::{Agent, AgentError, Author, BuiltIn, BuiltInConfig, ModelEndpoint, PastTurn, Update};
 
 use super::{AgentStart, ModelFacts};
 use crate::event::{Event, EventKind};
 
 /// Makes the built-in agent ready. Nothing is sent before its first prompt.
 pub(super) fn start(start: AgentStart, facts: &ModelFacts) -> Result<Box<dyn Agent>, AgentError> {
-    let endpoint = ModelEndpoint {
-        base_url: format!("{}{}", start.access.base_url.trim_end_matches('/'), api_path(facts.format)),
-        token: start.access.token.clone(),
-        format: facts.format,
-    };
+    let endpoint = ModelEndpoint::at(&start.access.base_url, &start.access.token, facts.format);
     let mut config = BuiltInConfig::new(endpoint, &start.model);
     config.context_tokens = facts.context_tokens;
     config.max_output_tokens = facts.max_output_tokens;
     config.id_prefix = start.id_prefix;
     let agent = BuiltIn::new(config, start.workspace, past_turns(&start.history))?;
     Ok(Box::new(agent))
-}
-
-/// Where the gateway serves a format.
-fn api_path(format: ModelFormat) -> &'static str {
-    match format {
-        ModelFormat::OpenAiChat | ModelFormat::OpenAiResponses | ModelFormat::Anthropic => "/v1",
-        ModelFormat::Gemini => "/v1beta",
-    }
 }
 
 /// The turns of a log, as the built-in agent goes on after them. A round that red checks began is a turn of its own for
@@ -78,6 +66,7 @@ fn as_update(kind: &EventKind) -> Option<Update> {
             Some(Update::Message { message_id: message_id.clone(), text: text.clone() })
         }
         EventKind::ToolCall(call) => Some(Update::ToolCall(call.clone())),
+        EventKind::Notice { text } => Some(Update::Notice(text.clone())),
         EventKind::Context { used_tokens, size_tokens } => {
             Some(Update::Context { used_tokens: *used_tokens, size_tokens: *size_tokens })
         }

@@ -183,6 +183,15 @@ impl Mirror {
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
+    /// The ID of a commit's tree.
+    ///
+    /// # Errors
+    /// The commit is not in the mirror.
+    pub async fn tree(&self, commit: &str) -> Result<String, GitError> {
+        let revision = format!("{commit}^{{tree}}");
+        self.local("read the commit's tree").line(["rev-parse", "--verify", "--end-of-options", &revision]).await
+    }
+
     /// The size of the change between two commits.
     ///
     /// # Errors
