@@ -7,3 +7,4 @@
 
 pub mod config;
 pub mod problem;
+pub mod render;
