@@ -30,11 +30,13 @@ pub const KEYS: &[Key] = &[
     key("session.agent", "name", "`\"hob\"`", "The agent when a request names none. `hob agent list` shows them."),
     key("session.model", "model ID", "the first one", "The model when a request names none."),
     key("session.max_rounds", "number", "`3`", "How often an agent may try until the checks are green."),
-    key("session.turn_deadline", "time", "`\"1h\"`", "Longest turn."),
-    key("session.check_deadline", "time", "`\"15m\"`", "Longest run of one check."),
+    key("session.base_checks", "`\"always\"` or `\"when_red\"`", "`\"always\"`", "When the checks run on the base commit, so that what was red before is not blamed on the change."),
+    key("session.permissions", "`\"allow\"` or `\"ask\"`", "`\"allow\"`", "Who answers an agent's permission requests. `allow` grants and records them: the sandbox is the boundary."),
+    key("session.push", "`\"auto\"` or `\"never\"`", "`\"auto\"`", "Whether finished branches are pushed to the repository's origin: `auto` where that is a URL or a bare repository, and never to the base branch."),
+    key("session.agent_idle", "time", "`\"15m\"`", "Longest silence of an agent in a turn."),
+    key("session.check_deadline", "time", "`\"10m\"`", "Longest run of one check, where the repository names no limit of its own."),
     key("session.answer_deadline", "time", "`\"10m\"`", "How long an agent waits for a person's answer."),
-    key("session.suspend_after", "time", "`\"15m\"`", "How long a sandbox stays up with nothing to do."),
-    key("session.push", "`\"never\"` or `\"branch\"`", "`\"never\"`", "Whether a turn that ended well pushes its branch to the repository's remote."),
+    key("session.suspend_after", "time", "`\"10m\"`", "How long a sandbox stays up with nothing to do."),
     key("sandbox.provider", "`\"local\"`", "`\"local\"`", "What makes sandboxes."),
     key("sandbox.cpus", "number", "`2.0`", "Processor time, in cores."),
     key("sandbox.memory", "size", "`\"4GiB\"`", "Memory, page cache included."),
@@ -43,7 +45,7 @@ pub const KEYS: &[Key] = &[
     key("sandbox.start_deadline", "time", "`\"1m\"`", "Longest wait for a sandbox to come up."),
     key("egress.registries", "true or false", "`true`", "Whether the package registries of cargo, npm, PyPI, Debian and Go are allowed."),
     key("egress.allow", "list", "`[]`", "Further hosts that sandboxes may reach: `host`, `host:port` or `*.domain`."),
-    key("providers.NAME.format", "`\"anthropic\"`, `\"openai-chat\"`, `\"openai-responses\"` or `\"gemini\"`", "required", "The wire format that the provider speaks."),
+    key("providers.NAME.kind", "`\"anthropic\"`, `\"openai\"` or `\"gemini\"`", "required", "Whose interface it speaks. Most local servers speak OpenAI's."),
     key("providers.NAME.base_url", "URL", "the vendor's own", "Where it is; for a local server, something like `http://127.0.0.1:11434/v1`."),
     key("providers.NAME.key", "`env:NAME` or `file:PATH`", "none", "Where its key lies. The key itself is never written here, and never enters a sandbox."),
     key("models.ID.provider", "name", "required", "The provider that serves it."),
@@ -97,11 +99,11 @@ const EXAMPLE: &str = "
 model = \"claude-sonnet-4-5\"
 
 [providers.anthropic]
-format = \"anthropic\"
+kind = \"anthropic\"
 key = \"env:ANTHROPIC_API_KEY\"
 
 [providers.local]
-format = \"openai-chat\"
+kind = \"openai\"
 base_url = \"http://127.0.0.1:11434/v1\"
 
 [models.\"claude-sonnet-4-5\"]
@@ -140,7 +142,7 @@ mod tests {
         [session]
         model = "ID"
         [providers.NAME]
-        format = "gemini"
+        kind = "gemini"
         base_url = "http://x"
         key = "env:X"
         [models.ID]

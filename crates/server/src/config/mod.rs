@@ -87,16 +87,20 @@ pub struct Session {
     pub model: Option<String>,
     /// How often an agent may try until the checks are green.
     pub max_rounds: u32,
-    /// Longest turn.
-    pub turn_deadline: Timespan,
+    /// When the checks run on the base commit.
+    pub base_checks: BaseChecks,
+    /// Who answers an agent's permission requests.
+    pub permissions: Permissions,
+    /// Whether finished branches are pushed.
+    pub push: Push,
+    /// Longest silence of an agent in a turn.
+    pub agent_idle: Timespan,
     /// Longest run of one check.
     pub check_deadline: Timespan,
     /// Longest wait for a person's answer.
     pub answer_deadline: Timespan,
     /// Idle time after which a sandbox is put away.
     pub suspend_after: Timespan,
-    /// Whether finished branches are pushed.
-    pub push: Push,
 }
 
 impl Default for Session {
@@ -105,23 +109,45 @@ impl Default for Session {
             agent: "hob".into(),
             model: None,
             max_rounds: 3,
-            turn_deadline: Timespan::from_secs(3_600),
-            check_deadline: Timespan::from_secs(900),
+            base_checks: BaseChecks::Always,
+            permissions: Permissions::Allow,
+            push: Push::Auto,
+            agent_idle: Timespan::from_secs(900),
+            check_deadline: Timespan::from_secs(600),
             answer_deadline: Timespan::from_secs(600),
-            suspend_after: Timespan::from_secs(900),
-            push: Push::Never,
+            suspend_after: Timespan::from_secs(600),
         }
     }
 }
 
-/// Whether finished branches are pushed to the repository's remote.
+/// Whether finished branches are pushed to the repository's origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Push {
+    /// Where the origin is a URL or a bare repository; never the base branch.
+    Auto,
     /// The branch stays on the server until somebody pulls it.
     Never,
-    /// A turn that ended well pushes its branch, never the base branch.
-    Branch,
+}
+
+/// Who answers an agent's permission requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permissions {
+    /// They are granted and recorded: the sandbox is the boundary.
+    Allow,
+    /// A participant answers.
+    Ask,
+}
+
+/// When the checks run on the base commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseChecks {
+    /// Before the checks of the session's first change.
+    Always,
+    /// Only after a check came back red.
+    WhenRed,
 }
 
 /// `[sandbox]`.
@@ -183,9 +209,9 @@ impl Default for Egress {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
-    /// The wire format that it speaks.
-    pub format: WireFormat,
-    /// Its address up to, but without, the path of the format; the vendor's own when absent.
+    /// Whose interface it speaks.
+    pub kind: ProviderKind,
+    /// Its address, with or without the version as last segment; the vendor's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
     /// Where its key lies: `env:NAME` or `file:PATH`; none for a local server.
@@ -193,16 +219,14 @@ pub struct Provider {
     pub key: Option<String>,
 }
 
-/// The wire formats of model providers.
+/// Whose interface a provider speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WireFormat {
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
     /// Anthropic messages.
     Anthropic,
-    /// OpenAI chat completions, which most local servers speak too.
-    OpenaiChat,
-    /// OpenAI responses.
-    OpenaiResponses,
+    /// OpenAI chat completions and responses; most local servers speak the former.
+    Openai,
     /// Gemini.
     Gemini,
 }

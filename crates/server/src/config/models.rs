@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Config, Model, Provider, WireFormat};
+use super::{Config, Model, Provider, ProviderKind};
 
 /// The environment variables of a process, as a value that tests can make.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct KnownProvider {
     name: &'static str,
     key: &'static str,
     base_url: &'static str,
-    format: WireFormat,
+    kind: ProviderKind,
     models: &'static [Known],
 }
 
@@ -49,7 +49,7 @@ const KNOWN: &[KnownProvider] = &[
         name: "anthropic",
         key: "ANTHROPIC_API_KEY",
         base_url: "ANTHROPIC_BASE_URL",
-        format: WireFormat::Anthropic,
+        kind: ProviderKind::Anthropic,
         models: &[
             Known { id: "claude-sonnet-4-5", context_tokens: 200_000, usd: (3.0, 0.3, 15.0) },
             Known { id: "claude-opus-4-5", context_tokens: 200_000, usd: (5.0, 0.5, 25.0) },
@@ -60,7 +60,7 @@ const KNOWN: &[KnownProvider] = &[
         name: "openai",
         key: "OPENAI_API_KEY",
         base_url: "OPENAI_BASE_URL",
-        format: WireFormat::OpenaiChat,
+        kind: ProviderKind::Openai,
         models: &[
             Known { id: "gpt-5.1", context_tokens: 400_000, usd: (1.25, 0.125, 10.0) },
             Known { id: "gpt-5-mini", context_tokens: 400_000, usd: (0.25, 0.025, 2.0) },
@@ -70,7 +70,7 @@ const KNOWN: &[KnownProvider] = &[
         name: "gemini",
         key: "GEMINI_API_KEY",
         base_url: "GEMINI_BASE_URL",
-        format: WireFormat::Gemini,
+        kind: ProviderKind::Gemini,
         models: &[
             Known { id: "gemini-2.5-pro", context_tokens: 1_048_576, usd: (1.25, 0.31, 10.0) },
             Known { id: "gemini-2.5-flash", context_tokens: 1_048_576, usd: (0.3, 0.075, 2.5) },
@@ -94,7 +94,7 @@ pub fn add_known_models(mut config: Config, environment: &Environment) -> Config
             continue;
         }
         let own_server = base_url.is_some();
-        let provider = Provider { format: known.format, base_url, key: has_key.then(|| format!("env:{}", known.key)) };
+        let provider = Provider { kind: known.kind, base_url, key: has_key.then(|| format!("env:{}", known.key)) };
         config.providers.entry(known.name.into()).or_insert(provider);
         for model in known.models {
             config.models.entry(model.id.into()).or_insert_with(|| priced(known.name, model, own_server));
@@ -168,7 +168,7 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     for (id, model) in &config.models {
         if !config.providers.contains_key(&model.provider) {
             let provider = &model.provider;
-            let reason = format!("there is no [providers.{provider}]; add it, with its format and base_url");
+            let reason = format!("there is no [providers.{provider}]; add it, with its kind");
             return Err((format!("models.{id}.provider"), reason));
         }
         if let Some(missing) = model.fallback.iter().find(|other| !config.models.contains_key(*other)) {

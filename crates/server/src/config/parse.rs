@@ -203,14 +203,14 @@ mod tests {
         refused("max_rounds = 3\n", "understand hob.toml:1: there is no key `max_rounds`; did you mean `session.max_rounds`?");
         refused("zebra = 1\n", "understand hob.toml:1: there is no key `zebra`");
         refused(
-            "[providers.local]\nformat = \"openai-chat\"\nbase_ulr = \"x\"\n",
+            "[providers.local]\nkind = \"openai\"\nbase_ulr = \"x\"\n",
             "understand hob.toml:3: there is no key `providers.local.base_ulr`; did you mean `providers.local.base_url`?",
         );
     }
 
     #[test]
     fn a_name_with_dots_is_one_name() {
-        let text = "[providers.x]\nformat = \"gemini\"\n[models.\"gpt-5.5\"]\nprovider = \"x\"\n";
+        let text = "[providers.x]\nkind = \"gemini\"\n[models.\"gpt-5.5\"]\nprovider = \"x\"\n";
         assert!(Config::parse(text, Path::new("hob.toml")).is_ok());
     }
 
@@ -227,10 +227,10 @@ mod tests {
     fn a_reference_to_nothing_is_refused() {
         refused(
             "[models.m]\nprovider = \"p\"\n",
-            "use models.m.provider of hob.toml: there is no [providers.p]; add it, with its format and base_url",
+            "use models.m.provider of hob.toml: there is no [providers.p]; add it, with its kind",
         );
         refused(
-            "[providers.p]\nformat = \"gemini\"\nkey = \"sk-123\"\n",
+            "[providers.p]\nkind = \"gemini\"\nkey = \"sk-123\"\n",
             "use providers.p.key of hob.toml: a key is named, never written down: use \"env:NAME\" or \"file:PATH\"",
         );
     }
