@@ -5,6 +5,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use hob_session::EngineError;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
@@ -106,5 +107,40 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hob\""));
         }
         response
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        let detail = format!("failed to {error}");
+        match error {
+            EngineError::NoSuchSession(_)
+            | EngineError::NoSuchPrompt { .. }
+            | EngineError::NoSuchRequest { .. }
+            | EngineError::NoSuchArtifact { .. }
+            | EngineError::File { missing: true, .. } => Self::not_found(detail),
+            EngineError::Invalid(_) | EngineError::File { .. } => {
+                Self::unusable("unusable", "A value cannot be used", detail)
+            }
+            EngineError::Repository { .. } => {
+                Self::unusable("unusable-repository", "The repository cannot be used", detail)
+            }
+            EngineError::PromptTooLong { .. } => Self::too_large(detail),
+            EngineError::QueueFull { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue-full", "Too many prompts wait", detail)
+            }
+            EngineError::WrongState { .. } | EngineError::Archived(_) => Self::conflict(detail),
+            EngineError::DiskFull { .. } => {
+                tracing::error!("{detail}");
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "The disk is full", detail)
+            }
+            EngineError::Sandbox(_) | EngineError::Fenced { .. } | EngineError::ShuttingDown => {
+                Self::unavailable(detail)
+            }
+            EngineError::Deadline { .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "It took too long", detail)
+            }
+            other => Self::internal(&other),
+        }
     }
 }

@@ -22,8 +22,8 @@ use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 
 pub use guard::{Signed, require_owner, require_safe_origin};
-pub use secret::{Secret, write_private};
 use secret::{Hash, hash};
+pub use secret::{Secret, write_private};
 
 /// The cookie of a sign-in.
 pub const COOKIE: &str = "hob_login";
@@ -93,9 +93,9 @@ impl Auth {
         let Some(cookie) = cookie(headers) else { return false };
         let shown = hash(cookie);
         // Every entry is compared, so that the time tells nothing about which one fits.
-        lock(&self.logins).iter().fold(false, |known, login| {
-            known | (secret::same(&shown, &login.hash) & (login.until_ms > now_ms))
-        })
+        lock(&self.logins)
+            .iter()
+            .fold(false, |known, login| known | (secret::same(&shown, &login.hash) & (login.until_ms > now_ms)))
     }
 
     /// Takes a login token, once, for the value of a `Set-Cookie` header.

@@ -34,7 +34,8 @@ impl Hosts {
 /// # Errors
 /// The problem to answer with.
 pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or_else(|| uri.authority().map(|a| a.as_str()));
+    let host =
+        headers.get(header::HOST).and_then(|host| host.to_str().ok()).or_else(|| uri.authority().map(|a| a.as_str()));
     let Some(host) = host else { return Err(Problem::malformed("the request has no Host header")) };
     if !hosts.allow(host) {
         return Err(Problem::forbidden(format!(
@@ -82,42 +83,45 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check_request(method: Method, headers: &[(&'static str, &'static str)], allowed: bool) {
+    fn check_request(method: &Method, headers: &[(&'static str, &'static str)], allowed: bool) {
         let hosts = Hosts::new(&["hob.example".into()]);
-        let map = headers.iter().map(|(k, v)| (header::HeaderName::from_static(k), HeaderValue::from_static(v))).collect();
-        let result = check(&hosts, &method, &Uri::from_static("/api/v1/sessions"), &map);
+        let map =
+            headers.iter().map(|(k, v)| (header::HeaderName::from_static(k), HeaderValue::from_static(v))).collect();
+        let result = check(&hosts, method, &Uri::from_static("/api/v1/sessions"), &map);
         assert_eq!(result.is_ok(), allowed, "{method} {headers:?}: {result:?}");
     }
 
     #[test]
     fn only_our_own_names_are_answered() {
-        for host in ["localhost", "localhost:4660", "127.0.0.1:4660", "[::1]:4660", "[::1]", "hob.example", "HOB.example:80"] {
-            check_request(Method::GET, &[("host", host)], true);
+        for host in
+            ["localhost", "localhost:4660", "127.0.0.1:4660", "[::1]:4660", "[::1]", "hob.example", "HOB.example:80"]
+        {
+            check_request(&Method::GET, &[("host", host)], true);
         }
         for host in ["evil.example", "evil.example:4660", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
-            check_request(Method::GET, &[("host", host)], false);
+            check_request(&Method::GET, &[("host", host)], false);
         }
-        check_request(Method::GET, &[], false);
+        check_request(&Method::GET, &[], false);
     }
 
     #[test]
     fn another_page_changes_nothing() {
         let host = ("host", "localhost:4660");
-        check_request(Method::POST, &[host], true);
-        check_request(Method::POST, &[host, ("origin", "http://localhost:4660")], true);
-        check_request(Method::POST, &[host, ("origin", "http://evil.example")], false);
-        check_request(Method::POST, &[host, ("origin", "http://localhost:4661")], false);
-        check_request(Method::POST, &[host, ("origin", "null")], false);
-        check_request(Method::DELETE, &[host, ("sec-fetch-site", "cross-site")], false);
-        check_request(Method::DELETE, &[host, ("sec-fetch-site", "same-site")], false);
-        check_request(Method::DELETE, &[host, ("sec-fetch-site", "same-origin")], true);
+        check_request(&Method::POST, &[host], true);
+        check_request(&Method::POST, &[host, ("origin", "http://localhost:4660")], true);
+        check_request(&Method::POST, &[host, ("origin", "http://evil.example")], false);
+        check_request(&Method::POST, &[host, ("origin", "http://localhost:4661")], false);
+        check_request(&Method::POST, &[host, ("origin", "null")], false);
+        check_request(&Method::DELETE, &[host, ("sec-fetch-site", "cross-site")], false);
+        check_request(&Method::DELETE, &[host, ("sec-fetch-site", "same-site")], false);
+        check_request(&Method::DELETE, &[host, ("sec-fetch-site", "same-origin")], true);
     }
 
     #[test]
     fn another_page_opens_no_socket() {
         let socket = [("host", "localhost:4660"), ("upgrade", "websocket")];
-        check_request(Method::GET, &socket, true);
-        check_request(Method::GET, &[socket[0], socket[1], ("origin", "http://evil.example")], false);
-        check_request(Method::GET, &[socket[0], ("sec-fetch-site", "cross-site")], true);
+        check_request(&Method::GET, &socket, true);
+        check_request(&Method::GET, &[socket[0], socket[1], ("origin", "http://evil.example")], false);
+        check_request(&Method::GET, &[socket[0], ("sec-fetch-site", "cross-site")], true);
     }
 }

@@ -22,19 +22,47 @@ const fn key(path: &'static str, kind: &'static str, default: &'static str, does
 /// All keys, in the order of the reference.
 pub const KEYS: &[Key] = &[
     key("server.listen", "address", "`\"127.0.0.1:4660\"`", "Where HTTP is served. Port 0 takes any free one."),
-    key("server.data_dir", "path", "the user's data folder", "Where sessions, checkouts, agents and logs are kept. One server at a time uses it."),
-    key("server.hosts", "list of names", "`[]`", "Further names under which browsers reach the server. `localhost` and addresses always work; any other `Host` is refused, since a page elsewhere could have pointed its own name here."),
-    key("server.shutdown_after", "time", "`\"10s\"`", "How long a shutdown waits for open requests. Sandboxes live on in any case."),
+    key(
+        "server.data_dir",
+        "path",
+        "the user's data folder",
+        "Where sessions, checkouts, agents and logs are kept. One server at a time uses it.",
+    ),
+    key(
+        "server.hosts",
+        "list of names",
+        "`[]`",
+        "Further names under which browsers reach the server. `localhost` and addresses always work; any other `Host` is refused, since a page elsewhere could have pointed its own name here.",
+    ),
+    key(
+        "server.shutdown_after",
+        "time",
+        "`\"10s\"`",
+        "How long a shutdown waits for open requests. Sandboxes live on in any case.",
+    ),
     key("owner.name", "text", "`git config user.name`", "Author of commits when a request does not name a person."),
     key("owner.email", "text", "`git config user.email`", "The author's address."),
     key("session.agent", "name", "`\"hob\"`", "The agent when a request names none. `hob agent list` shows them."),
     key("session.model", "model ID", "the first one", "The model when a request names none."),
-    key("session.max_rounds", "number", "`3`", "How often an agent may try until the checks are green."),
-    key("session.base_checks", "`\"always\"` or `\"when_red\"`", "`\"always\"`", "When the checks run on the base commit, so that what was red before is not blamed on the change."),
-    key("session.permissions", "`\"allow\"` or `\"ask\"`", "`\"allow\"`", "Who answers an agent's permission requests. `allow` grants and records them: the sandbox is the boundary."),
-    key("session.push", "`\"auto\"` or `\"never\"`", "`\"auto\"`", "Whether finished branches are pushed to the repository's origin: `auto` where that is a URL or a bare repository, and never to the base branch."),
+    key(
+        "session.base_checks",
+        "`\"always\"` or `\"when_red\"`",
+        "`\"always\"`",
+        "When the checks run on the base commit, so that what was red before is not blamed on the change.",
+    ),
+    key(
+        "session.permissions",
+        "`\"allow\"` or `\"ask\"`",
+        "`\"allow\"`",
+        "Who answers an agent's permission requests. `allow` grants and records them: the sandbox is the boundary.",
+    ),
+    key(
+        "session.push",
+        "`\"auto\"` or `\"never\"`",
+        "`\"auto\"`",
+        "Whether finished branches are pushed to the repository's origin: `auto` where that is a URL or a bare repository, and never to the base branch.",
+    ),
     key("session.agent_idle", "time", "`\"15m\"`", "Longest silence of an agent in a turn."),
-    key("session.check_deadline", "time", "`\"10m\"`", "Longest run of one check, where the repository names no limit of its own."),
     key("session.answer_deadline", "time", "`\"10m\"`", "How long an agent waits for a person's answer."),
     key("session.suspend_after", "time", "`\"10m\"`", "How long a sandbox stays up with nothing to do."),
     key("sandbox.provider", "`\"local\"`", "`\"local\"`", "What makes sandboxes."),
@@ -43,16 +71,59 @@ pub const KEYS: &[Key] = &[
     key("sandbox.processes", "number", "`4096`", "Processes and threads at once."),
     key("sandbox.disk", "size", "`\"10GiB\"`", "What a sandbox may write."),
     key("sandbox.start_deadline", "time", "`\"1m\"`", "Longest wait for a sandbox to come up."),
-    key("egress.registries", "true or false", "`true`", "Whether the package registries of cargo, npm, PyPI, Debian and Go are allowed."),
+    key(
+        "egress.registries",
+        "true or false",
+        "`true`",
+        "Whether the package registries of cargo, npm, PyPI, Debian and Go are allowed.",
+    ),
     key("egress.allow", "list", "`[]`", "Further hosts that sandboxes may reach: `host`, `host:port` or `*.domain`."),
-    key("providers.NAME.kind", "`\"anthropic\"`, `\"openai\"` or `\"gemini\"`", "required", "Whose interface it speaks. Most local servers speak OpenAI's."),
-    key("providers.NAME.base_url", "URL", "the vendor's own", "Where it is; for a local server, something like `http://127.0.0.1:11434/v1`."),
-    key("providers.NAME.key", "`env:NAME` or `file:PATH`", "none", "Where its key lies. The key itself is never written here, and never enters a sandbox."),
+    key(
+        "egress.private",
+        "list",
+        "`[]`",
+        "Further hosts, written likewise, that may lead to addresses of private networks: registries on an intranet.",
+    ),
+    key(
+        "egress.proxy",
+        "URL",
+        "none",
+        "A proxy that this machine itself must use, as `http://host:port`. The environment's is never taken unasked.",
+    ),
+    key(
+        "providers.NAME.kind",
+        "`\"anthropic\"`, `\"openai\"` or `\"gemini\"`",
+        "required",
+        "Whose interface it speaks. Most local servers speak OpenAI's.",
+    ),
+    key(
+        "providers.NAME.base_url",
+        "URL",
+        "the vendor's own",
+        "Where it is; for a local server, something like `http://127.0.0.1:11434/v1`.",
+    ),
+    key(
+        "providers.NAME.key",
+        "`env:NAME` or `file:PATH`",
+        "none",
+        "Where its key lies. The key itself is never written here, and never enters a sandbox.",
+    ),
     key("models.ID.provider", "name", "required", "The provider that serves it."),
     key("models.ID.name", "text", "the ID", "Its name at the provider."),
     key("models.ID.context_tokens", "number", "`128000`", "Tokens that fit its window."),
-    key("models.ID.fallback", "list of model IDs", "`[]`", "Models that stand in, in this order, when the provider fails."),
-    key("models.ID.input_usd", "number", "none", "Price of a million tokens read, in US dollars. Without it, cost is not shown."),
+    key("models.ID.max_output_tokens", "number", "`8192`", "Tokens of its longest answer."),
+    key(
+        "models.ID.fallback",
+        "list of model IDs",
+        "`[]`",
+        "Models that stand in, in this order, when the provider fails.",
+    ),
+    key(
+        "models.ID.input_usd",
+        "number",
+        "none",
+        "Price of a million tokens read, in US dollars. Without it, cost is not shown.",
+    ),
     key("models.ID.cached_usd", "number", "`input_usd`", "Price of a million tokens read from the provider's cache."),
     key("models.ID.output_usd", "number", "none", "Price of a million tokens written."),
 ];
@@ -141,6 +212,8 @@ mod tests {
         email = "e"
         [session]
         model = "ID"
+        [egress]
+        proxy = "http://p:1"
         [providers.NAME]
         kind = "gemini"
         base_url = "http://x"

@@ -85,8 +85,6 @@ pub struct Session {
     /// The model when a request names none; the first one configured when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// How often an agent may try until the checks are green.
-    pub max_rounds: u32,
     /// When the checks run on the base commit.
     pub base_checks: BaseChecks,
     /// Who answers an agent's permission requests.
@@ -95,8 +93,6 @@ pub struct Session {
     pub push: Push,
     /// Longest silence of an agent in a turn.
     pub agent_idle: Timespan,
-    /// Longest run of one check.
-    pub check_deadline: Timespan,
     /// Longest wait for a person's answer.
     pub answer_deadline: Timespan,
     /// Idle time after which a sandbox is put away.
@@ -108,12 +104,10 @@ impl Default for Session {
         Self {
             agent: "hob".into(),
             model: None,
-            max_rounds: 3,
             base_checks: BaseChecks::Always,
             permissions: Permissions::Allow,
             push: Push::Auto,
             agent_idle: Timespan::from_secs(900),
-            check_deadline: Timespan::from_secs(600),
             answer_deadline: Timespan::from_secs(600),
             suspend_after: Timespan::from_secs(600),
         }
@@ -197,11 +191,16 @@ pub struct Egress {
     pub registries: bool,
     /// Further hosts: `host`, `host:port` or `*.domain`.
     pub allow: Vec<String>,
+    /// Further hosts that may lead to addresses of private networks.
+    pub private: Vec<String>,
+    /// A proxy that this machine itself must use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 impl Default for Egress {
     fn default() -> Self {
-        Self { registries: true, allow: Vec::new() }
+        Self { registries: true, allow: Vec::new(), private: Vec::new(), proxy: None }
     }
 }
 
@@ -243,6 +242,9 @@ pub struct Model {
     /// Tokens that fit its window.
     #[serde(default = "default_context_tokens")]
     pub context_tokens: u64,
+    /// Tokens of its longest answer.
+    #[serde(default = "default_max_output_tokens")]
+    pub max_output_tokens: u32,
     /// Models that stand in, in order, when the provider fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<String>,
@@ -259,6 +261,10 @@ pub struct Model {
 
 fn default_context_tokens() -> u64 {
     128_000
+}
+
+fn default_max_output_tokens() -> u32 {
+    8_192
 }
 
 impl Config {

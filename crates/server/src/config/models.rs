@@ -141,6 +141,7 @@ fn unpriced(provider: &str) -> Model {
         provider: provider.into(),
         name: None,
         context_tokens: super::default_context_tokens(),
+        max_output_tokens: super::default_max_output_tokens(),
         fallback: Vec::new(),
         input_usd: None,
         cached_usd: None,
@@ -162,7 +163,10 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
             && !url.starts_with("http://")
             && !url.starts_with("https://")
         {
-            return Err((format!("providers.{name}.base_url"), format!("{url:?} begins with neither http:// nor https://")));
+            return Err((
+                format!("providers.{name}.base_url"),
+                format!("{url:?} begins with neither http:// nor https://"),
+            ));
         }
     }
     for (id, model) in &config.models {

@@ -82,8 +82,7 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
         return Err(ConfigError::UnknownKey { place: place(Some(span)), key, nearest });
     }
     let config: Config = toml::from_str(text).map_err(|error| malformed(&error))?;
-    models::check(&config)
-        .map_err(|(key, reason)| ConfigError::Value { file: file.to_owned(), key, reason })?;
+    models::check(&config).map_err(|(key, reason)| ConfigError::Value { file: file.to_owned(), key, reason })?;
     Ok(config)
 }
 
@@ -153,7 +152,7 @@ fn nearest_key(key: &str) -> Option<String> {
         [path, table.to_owned()]
     });
     nearest(key, candidates.collect::<Vec<_>>().iter().map(String::as_str)).or_else(|| {
-        // The right word in the wrong table, such as a `max_rounds` at the top.
+        // The right word in the wrong table, such as a `suspend_after` at the top.
         KEYS.iter().find(|entry| leaf(entry.path) == leaf(key)).map(|entry| entry.path.to_owned())
     })
 }
@@ -200,7 +199,10 @@ mod tests {
             "understand hob.toml:2: there is no key `server.listne`; did you mean `server.listen`?",
         );
         refused("[sessions]\n", "understand hob.toml:1: there is no key `sessions`; did you mean `session`?");
-        refused("max_rounds = 3\n", "understand hob.toml:1: there is no key `max_rounds`; did you mean `session.max_rounds`?");
+        refused(
+            "suspend_after = \"1m\"\n",
+            "understand hob.toml:1: there is no key `suspend_after`; did you mean `session.suspend_after`?",
+        );
         refused("zebra = 1\n", "understand hob.toml:1: there is no key `zebra`");
         refused(
             "[providers.local]\nkind = \"openai\"\nbase_ulr = \"x\"\n",

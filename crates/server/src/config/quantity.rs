@@ -29,9 +29,9 @@ const SPANS_MS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60
 impl FromStr for ByteSize {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        scaled(text, SIZES)
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is no size: write a whole number and KiB, MiB, GiB or TiB, as in \"4GiB\""))
+        scaled(text, SIZES).map(Self).ok_or_else(|| {
+            format!("{text:?} is no size: write a whole number and KiB, MiB, GiB or TiB, as in \"4GiB\"")
+        })
     }
 }
 

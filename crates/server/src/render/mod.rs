@@ -92,7 +92,11 @@ impl Renderer {
         if text.is_empty() {
             return;
         }
-        out.push_str(&if thought { self.style.dim(&text) } else { text.clone() });
+        if thought {
+            out.push_str(&self.style.dim(&text));
+        } else {
+            out.push_str(&text);
+        }
         if let Some(open) = &mut self.open {
             open.at_line_start = text.ends_with('\n');
         }
@@ -130,7 +134,10 @@ impl Renderer {
             }
             EventKind::PermissionResolved { option_id, by, .. } => {
                 let who = by.as_ref().map_or("nobody".into(), |by| clean(&by.name));
-                format!("  {}\n", option_id.as_deref().map_or(format!("{who} answered"), |id| format!("{who}: {}", clean(id))))
+                format!(
+                    "  {}\n",
+                    option_id.as_deref().map_or(format!("{who} answered"), |id| format!("{who}: {}", clean(id)))
+                )
             }
             EventKind::QuestionAsked { text, choices, .. } => {
                 let choices = choices.iter().map(|choice| format!("\n    {}", clean(choice))).collect::<String>();
@@ -139,11 +146,13 @@ impl Renderer {
             EventKind::QuestionAnswered { text, .. } => {
                 format!("  {}\n", text.as_deref().map_or("nobody answered".into(), clean))
             }
-            EventKind::Compaction { before_tokens, after_tokens, .. } => style.dim(&format!(
-                "older turns were summarised: {} tokens → {}",
-                thousands(*before_tokens),
-                thousands(*after_tokens)
-            )) + "\n",
+            EventKind::Compaction { before_tokens, after_tokens, .. } => {
+                style.dim(&format!(
+                    "older turns were summarised: {} tokens → {}",
+                    thousands(*before_tokens),
+                    thousands(*after_tokens)
+                )) + "\n"
+            }
             EventKind::ModelCall(call) => self.model_call(call),
             EventKind::EgressRefused { host, port, reason } => {
                 format!("{} {}:{port}: {}\n", style.yellow("refused"), clean(host), clean(reason))
@@ -175,7 +184,9 @@ impl Renderer {
                 (None, Some(reason)) => style.dim(&format!("not pushed: {}", clean(reason))) + "\n",
                 (None, None) => String::new(),
             },
-            EventKind::TurnEnded { outcome, message, elapsed_ms, .. } => self.turn_ended(*outcome, message, *elapsed_ms),
+            EventKind::TurnEnded { outcome, message, elapsed_ms, .. } => {
+                self.turn_ended(*outcome, message, *elapsed_ms)
+            }
             EventKind::Archived { by } => format!("{} archived the session\n", clean(&by.name)),
             _ => String::new(),
         }

@@ -59,7 +59,8 @@ fn red_check() -> CheckRun {
 }
 
 fn a_whole_turn() -> Vec<EventKind> {
-    let phase = |name: &str, status, elapsed_ms| EventKind::Phase { name: name.into(), status, elapsed_ms, detail: None };
+    let phase =
+        |name: &str, status, elapsed_ms| EventKind::Phase { name: name.into(), status, elapsed_ms, detail: None };
     vec![
         EventKind::SessionCreated {
             repository: "/home/mona/calc".into(),

@@ -3,8 +3,8 @@
 use hob_agent::{PlanEntry, PlanStatus, ToolCall, ToolContent, ToolKind, ToolStatus};
 use similar::{ChangeTag, TextDiff};
 
-use super::style::{Style, clean, duration, first_line};
 use super::Renderer;
+use super::style::{Style, clean, duration, first_line};
 
 /// Lines of a command's output that are shown.
 const TAIL_LINES: usize = 5;

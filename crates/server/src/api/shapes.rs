@@ -1,0 +1,259 @@
+//! The resources of the interface, as JSON shows them. They follow the engine's words and change by rule: a new field
+//! is optional, nothing is renamed.
+
+use hob_session as engine;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A person as a commit names them.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Person {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub email: String,
+}
+
+/// A session to be made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CreateSession {
+    /// An absolute path on the server's machine, or a URL.
+    pub repository: String,
+    /// The branch, tag or commit that work starts from; the default branch when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The agent's name; the configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The model's ID; the configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What people see in a list; made from the prompt when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The first prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Pictures that belong to the first prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    /// How many sessions try it side by side. Only 1 is taken now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+}
+
+/// A picture.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// Its file name.
+    pub name: String,
+    /// Its media type, such as `image/png`.
+    pub media_type: String,
+    /// Its bytes in base64.
+    pub base64: String,
+}
+
+/// A session that was made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SessionCreated {
+    /// The session's ID.
+    pub id: String,
+    /// Its first prompt, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptAccepted>,
+}
+
+/// A prompt that was accepted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PromptAccepted {
+    /// Its ID.
+    pub prompt_id: String,
+    /// How many prompts come before it, the one that runs included.
+    pub position: u32,
+}
+
+/// A session.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// Its ID.
+    pub id: String,
+    /// What people see in a list.
+    pub title: String,
+    /// `starting`, `idle`, `running`, `suspending`, `suspended`, `failed` or `archived`.
+    pub state: String,
+    /// The repository: a path or a URL, without credentials.
+    pub repository: String,
+    /// The branch, tag or commit that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The commit that work started from, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    /// The agent's name.
+    pub agent: String,
+    /// The model's ID.
+    pub model: String,
+    /// Who takes part, its maker first.
+    pub participants: Vec<Person>,
+    /// When it was made, in milliseconds since 1970-01-01 UTC.
+    pub created_ms: u64,
+    /// When something last happened in it.
+    pub updated_ms: u64,
+    /// The sequence number of the last event that this was read from.
+    pub seq: u64,
+    /// Prompts that wait.
+    pub queue: Vec<QueuedPromptView>,
+    /// The prompt whose turn runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_prompt: Option<String>,
+    /// How the last turn ended: `done`, `checks_failed`, `stopped`, `failed` or `interrupted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_outcome: Option<String>,
+    /// The branch of the result, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The last commit on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The size of the change, as of the last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeView>,
+    /// Model calls so far.
+    pub usage: UsageView,
+    /// Permission requests and questions that wait for an answer, by ID.
+    pub waiting_for: Vec<String>,
+}
+
+/// A prompt that waits.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct QueuedPromptView {
+    /// Its ID.
+    pub prompt_id: String,
+    /// Who sent it.
+    pub author: Person,
+    /// Its words.
+    pub text: String,
+}
+
+/// The size of a change.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangeView {
+    /// Files changed.
+    pub files_changed: u32,
+    /// Lines added.
+    pub insertions: u32,
+    /// Lines removed.
+    pub deletions: u32,
+}
+
+/// What the models took.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// Model calls.
+    pub calls: u64,
+    /// Tokens read, cached ones included.
+    pub input_tokens: u64,
+    /// Of those, tokens read from a cache.
+    pub cached_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// Cost in millionths of a US dollar, of the calls whose price is known.
+    pub cost_micro_usd: u64,
+    /// Calls whose price is not known.
+    pub unpriced_calls: u64,
+}
+
+/// A page of sessions, the one that changed last first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SessionPage {
+    /// The sessions.
+    pub sessions: Vec<SessionView>,
+    /// The `cursor` of the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// An event of a session's log. Beside these fields it has those of its type; `docs/events.md` describes them.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(super) struct EventView {
+    /// Its place in the log, from 1, without gaps.
+    pub seq: u64,
+    /// When it was recorded, in milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
+    /// What happened, such as `message` or `turn_ended`. Types that a client does not know are to be skipped.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// The word that JSON has for a plain enum of the engine.
+fn word<T: Serialize>(value: T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+impl From<hob_agent::Author> for Person {
+    fn from(author: hob_agent::Author) -> Self {
+        Self { name: author.name, email: author.email }
+    }
+}
+
+impl From<engine::Queued> for PromptAccepted {
+    fn from(queued: engine::Queued) -> Self {
+        Self { prompt_id: queued.prompt_id, position: queued.position }
+    }
+}
+
+impl From<engine::Summary> for SessionView {
+    fn from(session: engine::Summary) -> Self {
+        let usage = session.usage;
+        Self {
+            id: session.id.to_string(),
+            title: session.title,
+            state: word(session.state),
+            repository: session.repository,
+            base: session.base,
+            base_commit: session.base_commit,
+            agent: session.agent,
+            model: session.model,
+            participants: session.participants.into_iter().map(Person::from).collect(),
+            created_ms: session.created_ms,
+            updated_ms: session.updated_ms,
+            seq: session.seq,
+            queue: session
+                .queue
+                .into_iter()
+                .map(|queued| QueuedPromptView {
+                    prompt_id: queued.prompt_id,
+                    author: queued.author.into(),
+                    text: queued.text,
+                })
+                .collect(),
+            running_prompt: session.running_prompt,
+            last_outcome: session.last_outcome.map(word),
+            branch: session.branch,
+            commit: session.commit,
+            change: session.change.map(|change| ChangeView {
+                files_changed: change.files_changed,
+                insertions: change.insertions,
+                deletions: change.deletions,
+            }),
+            usage: UsageView {
+                calls: usage.calls,
+                input_tokens: usage.input_tokens,
+                cached_tokens: usage.cached_tokens,
+                output_tokens: usage.output_tokens,
+                cost_micro_usd: usage.cost_micro_usd,
+                unpriced_calls: usage.unpriced_calls,
+            },
+            waiting_for: session.waiting_for,
+        }
+    }
+}
+
+impl From<engine::Page> for SessionPage {
+    fn from(page: engine::Page) -> Self {
+        Self { sessions: page.sessions.into_iter().map(SessionView::from).collect(), next: page.next }
+    }
+}

@@ -1,0 +1,151 @@
+//! `GET /sessions/{id}/terminal`: a shell or a command in the sandbox over a WebSocket.
+//!
+//! ```text
+//! → {"rows":24,"cols":80}                    a shell with a terminal of this size; or
+//! → {"argv":["make","test"],"stdin":true}    a command with pipes
+//! → binary: standard input; empty: its end   → {"rows":30,"cols":100}: a new size
+//! ← binary: 1 and standard output (or what the terminal shows), 2 and standard error
+//! ← {"exit_code":0}   or {"error":{…}}, then the socket closes
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::response::Response;
+use hob_sandbox::{ProcessEvent, Size};
+use hob_session::{NewExec, Running, SessionId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::App;
+use super::extract::Session;
+use crate::problem::Problem;
+
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+const STDIN_BYTES_MAX: usize = 1 << 20;
+
+/// What a client says as text.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Say {
+    /// Runs a command with pipes.
+    Run {
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// Its folder; the checkout when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cwd: Option<String>,
+        /// Environment beside the sandbox's own.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        env: BTreeMap<String, String>,
+        /// Whether standard input stays open.
+        #[serde(default)]
+        stdin: bool,
+    },
+    /// Opens a shell with a terminal of this size, or tells it a new size.
+    Size {
+        /// Lines.
+        rows: u16,
+        /// Characters in a line.
+        cols: u16,
+    },
+}
+
+/// A shell or a command in the session's sandbox, over a WebSocket. The first text frame says which: a size
+/// (`{"rows":24,"cols":80}`) opens a shell, `{"argv":[…]}` runs a command.
+#[utoipa::path(
+    get, path = "/sessions/{id}/terminal", tag = "workspace", params(("id" = String, Path, description = "The session")),
+    responses((status = 101), (status = 404, body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn terminal(
+    State(app): State<App>,
+    Session(id): Session,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    app.engine.get(&id).await?;
+    let upgrade = upgrade.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+    let upgrade = upgrade.max_message_size(STDIN_BYTES_MAX).max_frame_size(STDIN_BYTES_MAX);
+    Ok(upgrade.on_upgrade(move |mut socket| async move {
+        let last = match serve(&app, &id, &mut socket).await {
+            Ok(Some(exit_code)) => json!({ "exit_code": exit_code }),
+            Ok(None) => return,
+            Err(problem) => json!({ "error": problem }),
+        };
+        // The client may be gone; then there is nobody to tell.
+        if socket.send(Message::Text(last.to_string().into())).await.is_ok() {
+            drop(socket.send(Message::Close(None)).await);
+        }
+    }))
+}
+
+/// Runs until the command ends (its exit code) or the client leaves (none).
+async fn serve(app: &App, id: &SessionId, socket: &mut WebSocket) -> Result<Option<i32>, Problem> {
+    let first = tokio::time::timeout(OPEN_WITHIN, socket.recv()).await;
+    let Ok(Some(Ok(Message::Text(text)))) = first else {
+        return Err(Problem::malformed("the first frame is text: a size, or argv"));
+    };
+    let mut running = open(app, id, super::extract::parse(text.as_bytes())?).await?;
+    let ended = relay(app, &mut running, socket).await;
+    // Whoever leaves takes the command along: nobody would ever see what it does.
+    if !matches!(ended, Ok(Some(_))) {
+        running.process.kill().await.map_err(|error| Problem::internal(&error))?;
+    }
+    ended
+}
+
+async fn open(app: &App, id: &SessionId, say: Say) -> Result<Running, Problem> {
+    Ok(match say {
+        Say::Size { rows, cols } => app.engine.shell(id, Size { columns: cols, rows }).await?,
+        Say::Run { argv, .. } if argv.is_empty() => {
+            return Err(Problem::unusable("unusable", "A value cannot be used", "argv is empty: name a program"));
+        }
+        Say::Run { argv, cwd, env, stdin } => {
+            app.engine.exec(id, NewExec { argv, cwd, env, stdin, timeout: None }).await?
+        }
+    })
+}
+
+async fn relay(app: &App, running: &mut Running, socket: &mut WebSocket) -> Result<Option<i32>, Problem> {
+    loop {
+        tokio::select! {
+            () = app.closing.cancelled() => return Err(Problem::unavailable("the server is shutting down")),
+            event = running.process.next() => match event {
+                Some(ProcessEvent::Stdout(bytes)) => {
+                    if socket.send(marked(1, &bytes)).await.is_err() { return Ok(None) }
+                }
+                Some(ProcessEvent::Stderr(bytes)) => {
+                    if socket.send(marked(2, &bytes)).await.is_err() { return Ok(None) }
+                }
+                Some(ProcessEvent::Exited(exit)) => return Ok(Some(exit.code)),
+                Some(ProcessEvent::Lost) | None => return Err(Problem::unavailable("the sandbox was lost")),
+            },
+            message = socket.recv() => match message {
+                Some(Ok(Message::Binary(bytes))) if bytes.is_empty() => {
+                    // A command without standard input has nothing to close.
+                    drop(running.process.close_stdin().await);
+                }
+                Some(Ok(Message::Binary(bytes))) => {
+                    if let Err(error) = running.process.write_stdin(&bytes).await {
+                        tracing::debug!("failed to {error}: standard input of a command is closed");
+                    }
+                }
+                Some(Ok(Message::Text(text))) => {
+                    if let Say::Size { rows, cols } = super::extract::parse(text.as_bytes())? {
+                        drop(running.process.resize(Size { columns: cols, rows }).await);
+                    }
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
+            },
+        }
+    }
+}
+
+fn marked(stream: u8, bytes: &[u8]) -> Message {
+    let mut frame = Vec::with_capacity(bytes.len() + 1);
+    frame.push(stream);
+    frame.extend_from_slice(bytes);
+    Message::Binary(frame.into())
+}
