@@ -14,3 +14,8 @@ use crate::config::Config;
 pub async fn open(_config: &Config, _data_dir: &Path) -> Result<Arc<dyn Provider>, String> {
     Err("no provider is linked yet".into())
 }
+
+/// What this machine can hold, for `hob doctor`.
+pub async fn probe() -> Vec<crate::cli::Finding> {
+    Vec::new()
+}

@@ -1,0 +1,161 @@
+//! `hob doctor`: what this machine can and cannot do, and how to mend it.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::context::{print, print_json};
+use super::{Context, Failure};
+use crate::git;
+use crate::render::Style;
+use crate::wiring::NO_MODEL;
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    name: String,
+    /// How it is.
+    status: Status,
+    /// What was found.
+    detail: String,
+    /// How to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+/// How something is.
+pub enum Status {
+    /// Good.
+    Good,
+    /// Something is not possible, or not held; the rest works.
+    Lacking,
+    /// Nothing works without it.
+    Missing,
+}
+
+impl Finding {
+    /// Something that was looked at.
+    pub fn new(name: &str, status: Status, detail: impl Into<String>, fix: Option<&str>) -> Self {
+        Self { name: name.into(), status, detail: detail.into(), fix: fix.map(str::to_owned) }
+    }
+}
+
+impl Doctor {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let findings = findings(context).await;
+        if context.json() {
+            print_json(&findings)?;
+        } else {
+            print(&report(context.style(), &findings))?;
+        }
+        match findings.iter().any(|finding| finding.status == Status::Missing) {
+            true => Err(Failure::Exit(1)),
+            false => Ok(()),
+        }
+    }
+}
+
+async fn findings(context: &Context) -> Vec<Finding> {
+    let mut findings = crate::wiring::sandboxes::probe().await;
+    findings.push(program("git", Status::Missing, "clones, commits and diffs need it", "apt install git"));
+    findings.push(program(
+        "node",
+        Status::Lacking,
+        "external agents need it; the built-in one does not",
+        "install Node 22 or later",
+    ));
+    findings.push(program("npm", Status::Lacking, "`hob agent install` needs it", "install npm"));
+    findings.push(author());
+    findings.push(models(context));
+    findings.push(disk(context));
+    findings
+}
+
+fn program(name: &str, without: Status, why: &str, fix: &str) -> Finding {
+    match std::process::Command::new(name).arg("--version").stdin(std::process::Stdio::null()).output() {
+        Ok(output) if output.status.success() => {
+            let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            Finding::new(name, Status::Good, version, None)
+        }
+        _ => Finding::new(name, without, format!("not found; {why}"), Some(fix)),
+    }
+}
+
+fn author() -> Finding {
+    match git::configured_author() {
+        Some(author) => Finding::new("author", Status::Good, format!("{} <{}>", author.name, author.email), None),
+        None => {
+            let fix = "git config --global user.name \"…\" && git config --global user.email …";
+            Finding::new("author", Status::Lacking, "git knows no name for commits; they will say Hob", Some(fix))
+        }
+    }
+}
+
+fn models(context: &Context) -> Finding {
+    match context.config() {
+        Err(error) => Finding::new("configuration", Status::Missing, error.to_string(), None),
+        Ok(config) => match config.default_model() {
+            Some(model) => {
+                let detail = format!("{model} by default, {} in all", config.models.len());
+                Finding::new("models", Status::Good, detail, None)
+            }
+            None => Finding::new("models", Status::Missing, "none", Some(NO_MODEL)),
+        },
+    }
+}
+
+/// Room that a few images and sessions take.
+const DISK_BYTES_MIN: u64 = 5 << 30;
+
+fn disk(context: &Context) -> Finding {
+    let Ok(data_dir) = context.data_dir() else {
+        return Finding::new("disk", Status::Lacking, "the data folder is not known", None);
+    };
+    // The folder may not be there yet; then what counts is where it will be.
+    let existing = data_dir.ancestors().find(|folder| folder.exists());
+    let free = existing.and_then(|folder| rustix::fs::statvfs(folder).ok()).map(|stat| stat.f_bavail * stat.f_frsize);
+    let place = data_dir.display();
+    match free {
+        Some(free) if free < DISK_BYTES_MIN => {
+            let detail = format!("{} GiB free for {place}", free >> 30);
+            Finding::new("disk", Status::Lacking, detail, Some("free some space, or choose another --data-dir"))
+        }
+        Some(free) => Finding::new("disk", Status::Good, format!("{} GiB free for {place}", free >> 30), None),
+        None => Finding::new("disk", Status::Lacking, format!("{place} could not be asked"), None),
+    }
+}
+
+fn report(style: Style, findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let mark = match finding.status {
+            Status::Good => style.green("✓"),
+            Status::Lacking => style.yellow("!"),
+            Status::Missing => style.red("✗"),
+        };
+        text.push_str(&format!("{mark} {}: {}\n", style.bold(&finding.name), finding.detail));
+        if let Some(fix) = &finding.fix {
+            text.push_str(&format!("    {fix}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_comes_with_its_mend() {
+        let finding = program("no-such-program-of-ours", Status::Missing, "we need it", "apt install it");
+        assert_eq!(
+            report(Style::Plain, &[finding]),
+            "✗ no-such-program-of-ours: not found; we need it\n    apt install it\n"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! `hob run`: one prompt, start to end.
+
+use std::path::Path;
+
+use clap::Args;
+use hob_session::event::TurnOutcome;
+use http::StatusCode;
+
+use super::client::ClientError;
+use super::context::{print, print_json, remark};
+use super::follow::{Screen, Until, follow};
+use super::{Client, Context, Failure, private};
+use crate::api::{CreateSession, SessionCreated, SessionView};
+use crate::git;
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The repository: a path or a URL; the checkout around the current folder when absent
+    #[arg(long, value_name = "PATH-or-URL")]
+    repo: Option<String>,
+    /// The branch, tag or commit that work starts from
+    #[arg(long, value_name = "REF")]
+    base: Option<String>,
+    /// The agent
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// The model
+    #[arg(long, value_name = "ID")]
+    model: Option<String>,
+    /// How many sessions try it side by side
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    attempts: u32,
+    /// Start it, print the session's ID and leave
+    #[arg(long)]
+    detach: bool,
+    /// What to do
+    #[arg(value_name = "PROMPT")]
+    prompt: String,
+}
+
+impl Run {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let repository = repository(self.repo.as_deref())?;
+        let client = private::client(context).await?;
+        let request = CreateSession {
+            repository,
+            base: self.base,
+            agent: self.agent,
+            model: self.model,
+            prompt: Some(self.prompt),
+            attempts: (self.attempts != 1).then_some(self.attempts),
+            ..CreateSession::default()
+        };
+        let created: SessionCreated = client.post("/api/v1/sessions", &request).await.map_err(as_set_up)?;
+        let Some(prompt) = &created.prompt else {
+            return Err(Failure::Failed("the server made a session without the prompt".into()));
+        };
+        if self.detach {
+            return if context.json() { print_json(&created) } else { print(&format!("{}\n", created.id)) };
+        }
+        let stops = stop_at_interrupt(&client, &created.id);
+        let mut screen = Screen::new(context);
+        let until = Until::TurnOf(prompt.prompt_id.clone());
+        let outcome = tokio::select! {
+            outcome = follow(&client, &created.id, 0, &until, &mut screen) => outcome?,
+            () = stops => {
+                screen.finish()?;
+                remark(&format!("left; the session goes on: hob session show {}", created.id));
+                return Err(Failure::Exit(1));
+            }
+        };
+        let session: SessionView = client.get(&format!("/api/v1/sessions/{}", created.id)).await?;
+        if !context.json() {
+            print(&next_steps(&session))?;
+        }
+        match outcome {
+            Some(TurnOutcome::Done) => Ok(()),
+            _ => Err(Failure::Exit(1)),
+        }
+    }
+}
+
+/// A refusal of the request is a matter of usage or set-up; trouble of the server is not.
+fn as_set_up(error: ClientError) -> Failure {
+    match error {
+        ClientError::Problem(problem)
+            if StatusCode::from_u16(problem.status).is_ok_and(|status| status.is_client_error()) =>
+        {
+            Failure::SetUp(problem.detail)
+        }
+        other => other.into(),
+    }
+}
+
+/// The repository as the server is told it: an absolute path, or a URL as it is.
+fn repository(named: Option<&str>) -> Result<String, Failure> {
+    let here = Path::new(".");
+    match named {
+        Some(url) if url.contains("://") || is_scp_like(url) => Ok(url.to_owned()),
+        Some(path) => git::top_level(Path::new(path)).map_or_else(
+            // A bare repository has no checkout; the server says what is wrong with anything else.
+            || std::path::absolute(path).map(|path| path.display().to_string()).map_err(Failure::set_up),
+            Ok,
+        ),
+        None => git::top_level(here).ok_or_else(|| {
+            Failure::set_up("find a checkout around the current folder; go into one, or name it with --repo")
+        }),
+    }
+}
+
+/// `user@host:path`, as git takes it.
+fn is_scp_like(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'))
+}
+
+/// The first Ctrl-C stops the turn and goes on watching it end; the second one leaves.
+async fn stop_at_interrupt(client: &Client, session: &str) {
+    for count in 0.. {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without signals there is nothing to wait for.
+            std::future::pending::<()>().await;
+        }
+        if count > 0 {
+            return;
+        }
+        remark("\nstopping the turn; press Ctrl-C again to leave");
+        if let Err(error) = client.act(&format!("/api/v1/sessions/{session}/stop")).await {
+            remark(&format!("hob: failed to stop the turn: {error}"));
+        }
+    }
+}
+
+fn next_steps(session: &SessionView) -> String {
+    let id = &session.id;
+    let mut text = String::from("\nnext:\n");
+    if session.commit.is_some() {
+        text.push_str(&format!("  hob diff {id}\n  hob pull {id}\n"));
+    }
+    text.push_str(&format!("  hob session prompt {id} \"…\"\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_left_as_they_are() {
+        for url in ["https://example.org/a.git", "git@example.org:a/b.git", "file:///srv/a.git"] {
+            assert_eq!(repository(Some(url)).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn a_path_becomes_absolute() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(git::run(Some(dir.path()), &["init", "-q"]).unwrap().status.success());
+        let inside = dir.path().join("src");
+        std::fs::create_dir(&inside).unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        assert_eq!(repository(inside.to_str()).unwrap(), top.to_str().unwrap());
+        assert!(repository(Some("nowhere/at/all")).unwrap().starts_with('/'));
+    }
+}

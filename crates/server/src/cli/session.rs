@@ -1,0 +1,209 @@
+//! `hob session`: what the web client does.
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::context::{print, print_json, table};
+use super::follow::{Screen, Until, follow, print_log};
+use super::{Client, Context, Failure};
+use crate::api::{PromptAccepted, SessionPage, SessionView};
+use crate::render::style::{clean, first_line, thousands};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Session {
+    /// List sessions, the one that changed last first
+    List {
+        /// Only those in this state; all but archived ones when absent
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Show a session
+    Show {
+        /// The session
+        id: String,
+    },
+    /// Show a session's log
+    Events {
+        /// The session
+        id: String,
+        /// Only events after this sequence number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        since: u64,
+        /// Go on with what comes
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Queue a prompt
+    Prompt {
+        /// The session
+        id: String,
+        /// What to do
+        text: String,
+        /// Watch its turn to the end
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Stop the turn that runs
+    Stop {
+        /// The session
+        id: String,
+    },
+    /// Answer a question of the agent, or a permission request with one of its options
+    Answer {
+        /// The session
+        id: String,
+        /// The request, as `hob session show` lists it
+        request: String,
+        /// The answer
+        text: String,
+    },
+    /// Close a session for good; its log stays
+    Archive {
+        /// The session
+        id: String,
+    },
+}
+
+impl Session {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        match self {
+            Self::List { state } => list(context, &client, state.as_deref()).await,
+            Self::Show { id } => show(context, &client, &id).await,
+            Self::Events { id, since, follow: true } => {
+                follow(&client, &id, since, &Until::Archived, &mut Screen::new(context)).await.map(drop)
+            }
+            Self::Events { id, since, follow: false } => {
+                print_log(&client, &id, since, &mut Screen::new(context)).await
+            }
+            Self::Prompt { id, text, follow: watch } => prompt(context, &client, &id, &text, watch).await,
+            Self::Stop { id } => Ok(client.act(&format!("/api/v1/sessions/{id}/stop")).await?),
+            Self::Answer { id, request, text } => answer(&client, &id, &request, &text).await,
+            Self::Archive { id } => Ok(client.act(&format!("/api/v1/sessions/{id}/archive")).await?),
+        }
+    }
+}
+
+async fn list(context: &Context, client: &Client, state: Option<&str>) -> Result<(), Failure> {
+    let mut sessions = Vec::new();
+    let mut cursor = None::<String>;
+    loop {
+        let mut path = "/api/v1/sessions?limit=200".to_owned();
+        for (name, value) in [("state", state), ("cursor", cursor.as_deref())] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", escaped(value)));
+            }
+        }
+        let page: SessionPage = client.get(&path).await?;
+        sessions.extend(page.sessions);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if context.json() {
+        return print_json(&sessions);
+    }
+    let rows: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            let outcome = session.last_outcome.as_deref().unwrap_or("");
+            let when = at(session.updated_ms);
+            vec![session.id.clone(), session.state.clone(), outcome.to_owned(), when, first_line(&session.title)]
+        })
+        .collect();
+    print(&table(&rows))
+}
+
+async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failure> {
+    let session: SessionView = client.get(&format!("/api/v1/sessions/{id}")).await?;
+    if context.json() {
+        return print_json(&session);
+    }
+    let mut rows = vec![
+        row("session", &session.id),
+        row("title", &first_line(&session.title)),
+        row("state", &session.state),
+        row("repository", &clean(&session.repository)),
+        row("agent", &format!("{} with {}", session.agent, session.model)),
+        row("changed", &at(session.updated_ms)),
+    ];
+    if let Some(outcome) = &session.last_outcome {
+        rows.push(row("last turn", outcome));
+    }
+    if let (Some(branch), Some(commit)) = (&session.branch, &session.commit) {
+        rows.push(row("branch", &format!("{} at {}", clean(branch), clean(commit))));
+    }
+    if let Some(change) = &session.change {
+        let lines = format!("{} files, +{} -{}", change.files_changed, change.insertions, change.deletions);
+        rows.push(row("change", &lines));
+    }
+    let usage = &session.usage;
+    let tokens = format!("{} tokens in, {} out", thousands(usage.input_tokens), thousands(usage.output_tokens));
+    rows.push(row("models", &format!("{} calls, {tokens}", usage.calls)));
+    rows.extend(session.queue.iter().map(|queued| row("waits", &first_line(&queued.text))));
+    rows.extend(session.waiting_for.iter().map(|request| row("asks", request)));
+    print(&table(&rows))
+}
+
+fn row(name: &str, value: &str) -> Vec<String> {
+    vec![name.to_owned(), value.to_owned()]
+}
+
+async fn prompt(context: &Context, client: &Client, id: &str, text: &str, watch: bool) -> Result<(), Failure> {
+    let session: SessionView = client.get(&format!("/api/v1/sessions/{id}")).await?;
+    let accepted: PromptAccepted =
+        client.post(&format!("/api/v1/sessions/{id}/prompts"), &json!({ "text": text })).await?;
+    if watch {
+        let until = Until::TurnOf(accepted.prompt_id);
+        let outcome = follow(client, id, session.seq, &until, &mut Screen::new(context)).await?;
+        return match outcome {
+            Some(hob_session::event::TurnOutcome::Done) => Ok(()),
+            _ => Err(Failure::Exit(1)),
+        };
+    }
+    match (context.json(), accepted.position) {
+        (true, _) => print_json(&accepted),
+        (false, 0) => print("queued; it starts now\n"),
+        (false, position) => print(&format!("queued after {position} other\n")),
+    }
+}
+
+/// Permission requests and questions share one list of IDs, so the one is tried and then the other.
+async fn answer(client: &Client, id: &str, request: &str, text: &str) -> Result<(), Failure> {
+    let base = format!("/api/v1/sessions/{id}");
+    let request = escaped(request);
+    let permission = format!("{base}/permissions/{request}");
+    match client.send_json(&permission, &json!({ "option": text })).await {
+        Err(super::ClientError::Problem(problem)) if problem.status == 404 => {}
+        result => return Ok(result?),
+    }
+    Ok(client.send_json(&format!("{base}/questions/{request}"), &json!({ "text": text })).await?)
+}
+
+/// A value for a path or a query (RFC 3986 §2.3).
+pub(super) fn escaped(value: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    value.bytes().map(escape).collect()
+}
+
+/// A time, to the second, in UTC.
+fn at(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_second(ms / 1_000).ok());
+    time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stays_one_value() {
+        assert_eq!(escaped("a/b&c=ü"), "a%2Fb%26c%3D%C3%BC");
+        assert_eq!(at(1_795_216_270_971), "2026-11-20T23:11:10Z");
+    }
+}
