@@ -1,0 +1,197 @@
+//! The first stage of a sandbox: enters its user and mount namespaces, builds its root, becomes `bwrap`.
+//!
+//! The helper executes it with one socket as standard input. It unshares, says so, and waits: only a process outside
+//! can give it its range of IDs and the folders of the host, as detached mounts whose owners are already shifted. What
+//! it mounts is seen by nobody else and is gone with it.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hob_guest::frame;
+use hob_guest::launch::{Part, Plan, Step};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::thread::UnshareFlags;
+
+use crate::passing;
+
+/// Where the root is built: an empty memory filesystem hides the host's `/tmp` in this namespace first.
+const SITE: &str = "/tmp";
+const ROOT: &str = "/tmp/root";
+
+/// What failed, in words for a person.
+type Failure = String;
+
+/// Runs the stage; returns only when something failed.
+pub(crate) fn run() -> Failure {
+    match prepare() {
+        Ok(mut bwrap) => failed("execute bwrap")(bwrap.exec()),
+        Err(failure) => failure,
+    }
+}
+
+fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Failure {
+    move |error| format!("{what}: {error}")
+}
+
+fn prepare() -> Result<Command, Failure> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(failed("keep the socket"))?;
+    let socket = UnixStream::from(socket);
+    enter_namespaces()?;
+    frame::write(&socket, &"unshared", &[]).map_err(failed("reach the helper"))?;
+    let (plan, _) = frame::read::<Plan>(&socket).map_err(failed("read the plan"))?;
+    let mut trees = Vec::new();
+    while trees.len() < plan.trees.len() {
+        trees.extend(passing::receive(&socket).map_err(failed("receive folders"))?);
+    }
+    become_root()?;
+    build(&plan, &trees)?;
+    drop(trees);
+    limit(&plan)?;
+    let null = fs::File::options().read(true).write(true).open("/dev/null").map_err(failed("open /dev/null"))?;
+    bwrap(&plan, socket, null)
+}
+
+#[expect(deprecated, reason = "the safe form is enough: this process has one thread and shares no file table")]
+fn enter_namespaces() -> Result<(), Failure> {
+    rustix::thread::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
+        .map_err(failed("enter a new user namespace (is it allowed on this machine? see hob doctor)"))
+}
+
+fn become_root() -> Result<(), Failure> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    // Where the kernel forbids it (a map of a single ID), the groups that are left are not mapped and give nothing.
+    match rustix::thread::set_thread_groups(&[]) {
+        Ok(()) | Err(rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(failed("leave the host's groups")(error)),
+    }
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("become root inside"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("become root inside"))?;
+    // No user namespaces below this one, also for a program that gets past the seccomp filter.
+    fs::write("/proc/sys/user/max_user_namespaces", "0").map_err(failed("forbid nested user namespaces"))
+}
+
+fn build(plan: &Plan, trees: &[OwnedFd]) -> Result<(), Failure> {
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )
+    .map_err(failed("leave the host's mounts"))?;
+    rustix::mount::mount("hob", SITE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=1m")
+        .map_err(failed("make a place to build in"))?;
+    let layers = plan.steps.iter().flat_map(|step| match step {
+        Step::Overlay { lower, upper, .. } => lower.iter().chain([upper]).map(|part| part.tree).collect::<Vec<_>>(),
+        Step::Attach { .. } => Vec::new(),
+    });
+    for tree in layers.collect::<std::collections::BTreeSet<_>>() {
+        let path = format!("{SITE}/{tree}");
+        fs::create_dir(&path).map_err(failed(&path))?;
+        attach(trees, tree, &path).map_err(failed(plan_name(plan, tree)))?;
+    }
+    fs::create_dir(ROOT).map_err(failed(ROOT))?;
+    for step in &plan.steps {
+        build_step(plan, trees, step)?;
+    }
+    Ok(())
+}
+
+fn plan_name(plan: &Plan, tree: usize) -> String {
+    plan.trees.get(tree).map_or_else(String::new, |tree| format!("mount {}", tree.source.display()))
+}
+
+fn build_step(plan: &Plan, trees: &[OwnedFd], step: &Step) -> Result<(), Failure> {
+    match step {
+        Step::Overlay { lower, upper, work, target } => {
+            let place = format!("{ROOT}{target}");
+            make_place(Path::new(&place), true)?;
+            overlay(lower, upper, work, &place).map_err(failed(format!("mount the overlay of /{target}")))
+        }
+        Step::Attach { tree, target } => {
+            let place = format!("{ROOT}{target}");
+            // Asked of the mount: the path it has on the host cannot be reached from here.
+            let kind = trees.get(*tree).and_then(|tree| rustix::fs::fstat(tree).ok()).map(|stat| stat.st_mode);
+            let folder = kind.is_some_and(|mode| FileType::from_raw_mode(mode).is_dir());
+            make_place(Path::new(&place), folder)?;
+            attach(trees, *tree, &place).map_err(failed(plan_name(plan, *tree)))
+        }
+    }
+}
+
+/// Makes a mount point where it is missing. Links on the way are the sandbox's own and stay in its root, for nothing of
+/// the host is reachable by a path here but what the host lets everybody read.
+fn make_place(place: &Path, folder: bool) -> Result<(), Failure> {
+    if place.exists() {
+        return Ok(());
+    }
+    let parent = if folder { place } else { place.parent().unwrap_or(place) };
+    fs::create_dir_all(parent).map_err(failed(parent.display()))?;
+    if !folder {
+        fs::write(place, "").map_err(failed(place.display()))?;
+    }
+    Ok(())
+}
+
+fn attach(trees: &[OwnedFd], tree: usize, place: &str) -> rustix::io::Result<()> {
+    let tree = trees.get(tree).ok_or(rustix::io::Errno::BADF)?;
+    rustix::mount::move_mount(tree, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn site(part: &Part) -> String {
+    let Part { tree, path } = part;
+    if path.is_empty() { format!("{SITE}/{tree}") } else { format!("{SITE}/{tree}/{path}") }
+}
+
+/// Mounts an overlay. `userxattr` keeps its marks readable where this namespace is not the machine's own.
+fn overlay(lower: &[Part], upper: &Part, work: &Part, place: &str) -> rustix::io::Result<()> {
+    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let lower: Vec<String> = lower.iter().map(site).collect();
+    rustix::mount::fsconfig_set_flag(overlay.as_fd(), "userxattr")?;
+    rustix::mount::fsconfig_set_string(overlay.as_fd(), "source", "hob")?;
+    rustix::mount::fsconfig_set_string(overlay.as_fd(), "lowerdir", lower.join(":"))?;
+    rustix::mount::fsconfig_set_string(overlay.as_fd(), "upperdir", site(upper))?;
+    rustix::mount::fsconfig_set_string(overlay.as_fd(), "workdir", site(work))?;
+    rustix::mount::fsconfig_create(overlay.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = rustix::mount::fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    rustix::mount::move_mount(mount, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn limit(plan: &Plan) -> Result<(), Failure> {
+    let file = Rlimit { current: Some(plan.file_bytes), maximum: Some(plan.file_bytes) };
+    rustix::process::setrlimit(Resource::Fsize, file).map_err(failed("limit the size of files"))?;
+    let core = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, core).map_err(failed("forbid core dumps"))
+}
+
+/// `bwrap` with its two descriptors: where it tells the number of process 1, and the filters of system calls.
+fn bwrap(plan: &Plan, socket: UnixStream, null: fs::File) -> Result<Command, Failure> {
+    let mut filters = Vec::new();
+    for filter in &plan.filters {
+        let filter = Path::new(ROOT).join(filter.strip_prefix("/").unwrap_or(filter));
+        filters.push(rustix::fs::open(&filter, OFlags::RDONLY, Mode::empty()).map_err(failed(filter.display()))?);
+    }
+    for inherited in filters.iter().map(AsFd::as_fd).chain([socket.as_fd()]) {
+        rustix::io::fcntl_setfd(inherited, FdFlags::empty()).map_err(failed("hand over a descriptor"))?;
+    }
+    let (program, arguments) = plan.bwrap.split_first().ok_or("find bwrap in the plan")?;
+    let mut command = Command::new(program);
+    command
+        .args(["--json-status-fd", &socket.as_raw_fd().to_string()])
+        .args(filters.iter().flat_map(|filter| ["--add-seccomp-fd".to_owned(), filter.as_raw_fd().to_string()]))
+        .args(["--bind", ROOT, "/"])
+        .args(arguments)
+        .env_clear()
+        .envs(&plan.env)
+        .current_dir("/")
+        .stdin(Stdio::from(null.try_clone().map_err(failed("open /dev/null"))?))
+        .stdout(Stdio::from(null));
+    // All stay open until the program is replaced: closing them is its matter then.
+    std::mem::forget((socket, filters));
+    Ok(command)
+}
