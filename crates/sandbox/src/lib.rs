@@ -5,14 +5,30 @@
 //! No word of sessions, agents, git or HTTP. Namespaces are entered by a re-executed, single-threaded child, never by
 //! the server. What the guest says is untrusted input: bounded, typed, never a panic here.
 
+mod cgroup;
 mod command;
+mod disk;
+mod filter;
+mod helper;
+mod host;
+mod ids;
+mod link;
+mod local;
+mod probe;
+mod process;
+mod program;
 mod provider;
 mod sandbox;
+mod socket;
 mod spec;
+mod toolchains;
 
 pub use command::{
     Command, Entry, Exit, FileKind, Output, ProcessEvent, ProcessId, ProcessInfo, SandboxEvent, Size, Stat, Stats,
 };
+pub use local::{Local, LocalConfig};
+pub use probe::{Finding, Grade};
+pub use process::Process;
 pub use provider::{Capabilities, Limit, Listed, Provider, SandboxError};
-pub use sandbox::{Duplex, Process, Sandbox};
+pub use sandbox::{Duplex, Sandbox};
 pub use spec::{Base, Limits, Mount, SandboxId, Spec, Token};

@@ -103,6 +103,12 @@ pub enum SandboxError {
         /// What happened, and what to do.
         reason: String,
     },
+    /// This machine cannot make any sandbox, or not now.
+    #[error("make sandboxes on this machine: {reason}")]
+    Machine {
+        /// What happened, and what to do.
+        reason: String,
+    },
     /// There is no such file, folder, command or process in the sandbox.
     #[error("find {what}")]
     NotFound {

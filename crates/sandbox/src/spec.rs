@@ -83,6 +83,13 @@ pub struct Spec {
     pub gateway: Option<PathBuf>,
 }
 
+impl Spec {
+    /// The same, fit to be written to disk.
+    pub(crate) fn without_token(self) -> Self {
+        Self { token: Token(String::new()), ..self }
+    }
+}
+
 /// The read-only system under a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,0 +1,123 @@
+//! How much a sandbox has written, measured without paying for it all the time.
+//!
+//! Walking the layers costs milliseconds for each thousand files. But nobody can have written more than the file system
+//! has lost: as long as its free space has fallen by less than a sandbox may still write, that sandbox is within its
+//! limit, and one `statfs` answers for all of them.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Even where the free space says that all is well, somebody else may have given back what a sandbox took.
+const REMEASURE: Duration = Duration::from_secs(30);
+
+/// Bytes that a folder's files take on disk. Sparse files count by what they hold; files with two names count twice.
+///
+/// # Errors
+/// The folder cannot be read. What vanishes while it is measured is left out.
+pub(crate) fn used_bytes(folder: &Path) -> std::io::Result<u64> {
+    let mut open = vec![folder.to_owned()];
+    let mut used = 0;
+    while let Some(folder) = open.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if open.is_empty() && used == 0 => return Err(error),
+            Err(_) => continue,
+        };
+        for entry in entries.flatten() {
+            // Of the entry itself: a link to the host's files is a link and no more.
+            let Ok(metadata) = entry.metadata() else { continue };
+            used += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(used)
+}
+
+/// Free bytes of the file system under a folder.
+pub(crate) fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let fs = rustix::fs::statvfs(folder)?;
+    Ok(fs.f_bavail * fs.f_frsize)
+}
+
+/// What is known of one sandbox's use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gauge {
+    limit: u64,
+    used: u64,
+    free_then: u64,
+    measured: Option<Instant>,
+    /// What it used when it was last called to order: only what is written beyond that counts again.
+    tolerated: u64,
+}
+
+impl Gauge {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, used: 0, free_then: 0, measured: None, tolerated: 0 }
+    }
+
+    /// Whether it could be over its limit, given the free bytes of the file system.
+    pub(crate) fn is_due(&self, free: u64, now: Instant) -> bool {
+        let Some(measured) = self.measured else { return true };
+        let left = self.limit.max(self.tolerated).saturating_sub(self.used);
+        let quiet = free >= self.free_then && now < measured + REMEASURE;
+        !quiet && (self.free_then.saturating_sub(free) >= left || now >= measured + REMEASURE)
+    }
+
+    /// Takes a measurement; `true` when the sandbox has to be stopped.
+    pub(crate) fn measure(&mut self, used: u64, free: u64, now: Instant) -> bool {
+        (self.used, self.free_then, self.measured) = (used, free, Some(now));
+        if used <= self.limit {
+            self.tolerated = 0;
+        }
+        let over = used > self.limit.max(self.tolerated);
+        if over {
+            // After everything was killed its owner may still tidy up, and a little room is needed for that.
+            self.tolerated = used + (16 << 20);
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    #[test]
+    fn a_quiet_file_system_needs_no_measurement() {
+        let now = Instant::now();
+        let mut gauge = Gauge::new(100 * MB);
+        assert!(gauge.is_due(1000 * MB, now), "nothing is known at first");
+        assert!(!gauge.measure(10 * MB, 1000 * MB, now));
+        assert!(!gauge.is_due(1000 * MB, now));
+        assert!(!gauge.is_due(911 * MB, now), "89 MB went somewhere, and it had 90 left");
+        assert!(gauge.is_due(910 * MB, now));
+        assert!(gauge.is_due(1000 * MB, now + REMEASURE), "others may have given back what it took");
+    }
+
+    #[test]
+    fn one_that_is_over_is_called_to_order_once_until_it_writes_more() {
+        let now = Instant::now();
+        let mut gauge = Gauge::new(100 * MB);
+        assert!(gauge.measure(120 * MB, 0, now));
+        assert!(!gauge.measure(121 * MB, 0, now), "tidying up needs a little room");
+        assert!(gauge.measure(140 * MB, 0, now));
+        assert!(!gauge.measure(50 * MB, 0, now));
+        assert!(gauge.measure(101 * MB, 0, now));
+    }
+
+    #[test]
+    fn a_sparse_file_counts_by_what_it_holds_and_a_link_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::File::create(folder.path().join("sparse")).unwrap().set_len(1 << 30).unwrap();
+        std::os::unix::fs::symlink("/usr", folder.path().join("link")).unwrap();
+        std::fs::write(folder.path().join("real"), vec![1; 100_000]).unwrap();
+        let used = used_bytes(folder.path()).unwrap();
+        assert!((100_000..1_000_000).contains(&used), "{used}");
+    }
+}

@@ -1,0 +1,194 @@
+//! The server's end of the sandbox helper: finds the one that runs, or starts one, and asks it.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hob_guest::frame::{self, Decoder};
+use hob_guest::launch::{FromHelper, HELPER_SOCKET, Plan, ToHelper};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ids::Ids;
+
+/// How long the helper may take to answer; starts and kills of many sandboxes wait for each other.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it may take to come up.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A sandbox ended: its name and why. An empty name stands for all of them: the helper is gone.
+pub(crate) type Ended = (String, String);
+
+/// A connection to the helper.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    waiting: Waiting,
+    next: std::sync::atomic::AtomicU64,
+    gone: CancellationToken,
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<FromHelper>>>>;
+
+impl Helper {
+    /// Connects to the helper of this data folder, and starts it where none runs.
+    pub(crate) async fn connect(
+        folder: &Path,
+        program: &Path,
+        ids: &Ids,
+        ended: broadcast::Sender<Ended>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, String> {
+        let stream = match dial(folder).await {
+            Ok(stream) => stream,
+            Err(_) => {
+                let (folder, program, ids) = (folder.to_owned(), program.to_owned(), ids.clone());
+                let started = tokio::task::spawn_blocking({
+                    let folder = folder.clone();
+                    move || start(&folder, &program, &ids)
+                });
+                match tokio::time::timeout(START_LIMIT, started).await {
+                    Ok(Ok(result)) => result?,
+                    Ok(Err(error)) => return Err(format!("start the sandbox helper: {error}")),
+                    Err(_) => return Err(format!("start the sandbox helper within {} s", START_LIMIT.as_secs())),
+                }
+                dial(&folder).await.map_err(|error| format!("reach the sandbox helper: {error}"))?
+            }
+        };
+        let (reader, writer) = stream.into_split();
+        let (waiting, gone) = (Waiting::default(), CancellationToken::new());
+        tasks.spawn(listen(reader, Arc::clone(&waiting), ended, gone.clone()));
+        Ok(Self { writer: writer.into(), waiting, next: 1.into(), gone })
+    }
+
+    /// Whether it does not answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
+    /// Starts a sandbox.
+    pub(crate) async fn start(&self, plan: Plan) -> Result<(), String> {
+        let plan = Box::new(plan);
+        match self.ask(|request| ToHelper::Start { request, plan }).await? {
+            FromHelper::Started { .. } => Ok(()),
+            FromHelper::Failed { reason, .. } => Err(reason),
+            other => Err(format!("understand {other:?}")),
+        }
+    }
+
+    /// Kills every process of a sandbox and returns when all are gone.
+    pub(crate) async fn kill(&self, id: &str) -> Result<(), String> {
+        let id = id.to_owned();
+        self.ask(|request| ToHelper::Kill { request, id }).await.map(drop)
+    }
+
+    /// Names of the sandboxes that run.
+    pub(crate) async fn running(&self) -> Result<Vec<String>, String> {
+        match self.ask(|request| ToHelper::List { request }).await? {
+            FromHelper::Running { ids, .. } => Ok(ids),
+            other => Err(format!("understand {other:?}")),
+        }
+    }
+
+    /// Ends the helper and every sandbox.
+    pub(crate) async fn shutdown(&self) -> Result<(), String> {
+        self.send(&ToHelper::Shutdown).await?;
+        tokio::time::timeout(ANSWER_LIMIT, self.gone.cancelled()).await.map_err(|_| "see the helper end".to_owned())
+    }
+
+    async fn ask(&self, message: impl FnOnce(u64) -> ToHelper) -> Result<FromHelper, String> {
+        let request = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(request, answer);
+        self.send(&message(request)).await?;
+        tokio::select! {
+            answer = answered => answer.map_err(|_| "reach the sandbox helper: it is gone".to_owned()),
+            () = self.gone.cancelled() => Err("reach the sandbox helper: it is gone".to_owned()),
+            () = tokio::time::sleep(ANSWER_LIMIT) => Err("hear of the sandbox helper in time".to_owned()),
+        }
+    }
+
+    async fn send(&self, message: &ToHelper) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        frame::encode(message, &[], &mut bytes).map_err(|error| error.to_string())?;
+        let mut writer = self.writer.lock().await;
+        writer.write_all(&bytes).await.map_err(|error| format!("reach the sandbox helper: {error}"))
+    }
+}
+
+/// Connects through the open folder: a socket's path may be only 108 bytes long.
+async fn dial(folder: &Path) -> std::io::Result<UnixStream> {
+    let open = std::fs::File::open(folder)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{HELPER_SOCKET}", open.as_raw_fd())).await
+}
+
+/// Starts the helper and gives it its range of IDs, which only a process outside of its namespace can do.
+fn start(folder: &Path, program: &Path, ids: &Ids) -> Result<(), String> {
+    let failed = |what: &'static str| move |error: std::io::Error| format!("{what} the sandbox helper: {error}");
+    let mut command = Command::new(program);
+    command.arg("helper").arg(folder).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+    if matches!(ids, Ids::Borrowed { .. }) {
+        command.arg("--rootless");
+    }
+    let mut child = command.stderr(Stdio::inherit()).spawn().map_err(failed("start"))?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    child.wait().map_err(failed("start"))?;
+    for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let line = line.map_err(failed("hear of"))?;
+        if line == "ready" {
+            return Ok(());
+        }
+        if let Some(pid) = line.strip_prefix("unshared ") {
+            ids.map(pid)?;
+            let mut stdin = stdin.as_ref().ok_or("answer the sandbox helper")?;
+            stdin.write_all(b"mapped\n").map_err(failed("answer"))?;
+        }
+    }
+    let log: PathBuf = folder.join("helper.log");
+    Err(format!("start the sandbox helper: it ended at once (see {})", log.display()))
+}
+
+async fn listen(mut reader: OwnedReadHalf, waiting: Waiting, ended: broadcast::Sender<Ended>, gone: CancellationToken) {
+    let mut decoder = Decoder::default();
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(length) = reader.read(&mut bytes).await {
+        decoder.push(bytes.get(..length).unwrap_or_default());
+        if length == 0 {
+            break;
+        }
+        while let Ok(Some((message, _))) = decoder.decode::<FromHelper>() {
+            hear(message, &waiting, &ended);
+        }
+    }
+    gone.cancel();
+    // Sandboxes end with their helper. Nobody listening is no loss.
+    drop(ended.send((String::new(), "the sandbox helper is gone".to_owned())));
+}
+
+fn hear(message: FromHelper, waiting: &Waiting, ended: &broadcast::Sender<Ended>) {
+    let request = match &message {
+        FromHelper::Started { request }
+        | FromHelper::Failed { request, .. }
+        | FromHelper::Done { request }
+        | FromHelper::Running { request, .. } => *request,
+        FromHelper::Ended { id, reason } => {
+            // Nobody listening is no loss.
+            drop(ended.send((id.clone(), reason.clone())));
+            return;
+        }
+    };
+    let waiter = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
+    if let Some(waiter) = waiter {
+        // One that gave up needs no answer.
+        drop(waiter.send(message));
+    }
+}

@@ -1,0 +1,350 @@
+//! Sandboxes on this machine: namespaces, overlays and control groups, without a daemon.
+//!
+//! ```text
+//!   server ──socket──▶ helper (outlives the server)          DATA_DIR/
+//!     ▲                  └─ stage ─▶ bwrap ─▶ guest            bin/       the guest's program
+//!     └───── the guest dials home over host.sock ──────┘       base/      prepared bases
+//!                                                              sandboxes/ID/{record.json, run/, layers/, log}
+//!                                                              trash/     what is being deleted
+//! ```
+//!
+//! A sandbox's folder is the truth: its record says what it is made of, its layers hold what it has written. So one
+//! that died is made again by the same steps, and a restarted server knows everything that the last one knew.
+
+mod plan;
+mod record;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hob_guest::protocol::{GATEWAY_SOCKET, Identity};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cgroup::Cgroups;
+use crate::helper::{Ended, Helper};
+use crate::host::{self, HostBase};
+use crate::ids::Ids;
+use crate::link::Link;
+use crate::probe::{self, Finding};
+use crate::provider::{Capabilities, Listed, Provider, SandboxError};
+use crate::sandbox::{Parts, Sandbox};
+use crate::spec::{Base, SandboxId, Spec, Token};
+use crate::toolchains::{self, Toolchains};
+use crate::{filter, program, socket};
+use record::Record;
+
+/// How long a guest may take to dial home after its start.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to open the local provider.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    /// The folder for everything that sandboxes need; made where it is missing. One server at a time uses it.
+    pub data_dir: PathBuf,
+    /// The folder whose developer toolchains are offered inside; the user's home folder as a rule, none where absent.
+    pub toolchains: Option<PathBuf>,
+}
+
+impl LocalConfig {
+    /// A data folder, and the toolchains of the user's home folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), toolchains: std::env::var_os("HOME").map(PathBuf::from) }
+    }
+}
+
+/// The provider of sandboxes on this machine. Cheap to clone; when the last clone is dropped, the sandboxes run on.
+#[derive(Debug, Clone)]
+pub struct Local {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    bwrap: PathBuf,
+    program: PathBuf,
+    filters: Vec<PathBuf>,
+    ids: Ids,
+    cgroups: Cgroups,
+    toolchains: Toolchains,
+    base: tokio::sync::OnceCell<HostBase>,
+    helper: tokio::sync::Mutex<Option<Arc<Helper>>>,
+    ended: broadcast::Sender<Ended>,
+    open: Mutex<BTreeMap<SandboxId, Sandbox>>,
+    /// One create, suspend or destroy of a sandbox at a time.
+    busy: Mutex<BTreeMap<SandboxId, Arc<tokio::sync::Mutex<()>>>>,
+    slots: Mutex<BTreeSet<u32>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Local {
+    /// Opens the data folder and finds out what this machine can do. Sandboxes that run already are found by
+    /// [`Provider::list`].
+    ///
+    /// # Errors
+    /// The folder cannot be used, or `bwrap` is not there.
+    pub async fn open(config: LocalConfig) -> Result<Self, SandboxError> {
+        let opened = tokio::task::spawn_blocking(move || Inner::open(&config)).await;
+        let inner = opened.map_err(|error| SandboxError::Machine { reason: error.to_string() })??;
+        let local = Self { inner: Arc::new(inner) };
+        local.inner.tasks.spawn(watch::ends(Arc::downgrade(&local.inner), local.inner.ended.subscribe()));
+        local.inner.tasks.spawn(watch::limits(Arc::downgrade(&local.inner), local.inner.stop.clone()));
+        Ok(local)
+    }
+
+    /// What this machine has and lacks for sandboxes, with the words that mend it.
+    pub async fn probe(data_dir: &Path) -> Vec<Finding> {
+        probe::probe(data_dir).await
+    }
+
+    /// Ends the helper and with it every sandbox; their files stay.
+    ///
+    /// # Errors
+    /// The helper could not be told, or did not end.
+    pub async fn shutdown(&self) -> Result<(), SandboxError> {
+        let helper = self.inner.helper().await?;
+        helper.shutdown().await.map_err(|reason| SandboxError::Machine { reason })
+    }
+
+    /// Prepares the base [`Base::Host`] ahead of the first sandbox; looking through the machine takes a second, once.
+    ///
+    /// # Errors
+    /// A part of the machine could not be looked through.
+    pub async fn warm(&self) -> Result<(), SandboxError> {
+        self.inner.base().await?;
+        self.inner.helper().await.map(drop)
+    }
+}
+
+impl Inner {
+    fn open(config: &LocalConfig) -> Result<Self, SandboxError> {
+        let folder = record::prepare_folder(&config.data_dir)?;
+        let machine = |reason: String| SandboxError::Machine { reason };
+        let bwrap = crate::ids::find_program("bwrap")
+            .ok_or_else(|| machine("find bwrap: install the package bubblewrap".to_owned()))?;
+        let program = program::install(&folder.join("bin"))?;
+        let filters = record::write_filters(&folder.join("bin"), &filter::programs().map_err(machine)?)?;
+        let toolchains = config.toolchains.as_deref().map(toolchains::find).unwrap_or_default();
+        let slots = record::slots(&folder);
+        let prefix = format!("hob-{}", record::folder_name(&folder));
+        let inner = Self {
+            cgroups: Cgroups::probe(&prefix),
+            bwrap,
+            program,
+            filters,
+            ids: Ids::of_this_process(),
+            toolchains,
+            base: tokio::sync::OnceCell::new(),
+            helper: tokio::sync::Mutex::new(None),
+            ended: broadcast::Sender::new(1024),
+            open: Mutex::default(),
+            busy: Mutex::default(),
+            slots: Mutex::new(slots),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            folder,
+        };
+        record::empty_trash(&inner.folder, &inner.tasks);
+        Ok(inner)
+    }
+
+    fn open_sandboxes(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Sandbox>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn folder_of(&self, id: &SandboxId) -> PathBuf {
+        self.folder.join("sandboxes").join(id.as_str())
+    }
+
+    fn turn_of(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(busy.entry(id.clone()).or_default())
+    }
+
+    async fn helper(&self) -> Result<Arc<Helper>, SandboxError> {
+        let mut held = self.helper.lock().await;
+        if let Some(helper) = held.as_ref().filter(|helper| !helper.is_gone()) {
+            return Ok(Arc::clone(helper));
+        }
+        let connected = Helper::connect(&self.folder, &self.program, &self.ids, self.ended.clone(), &self.tasks).await;
+        let helper = Arc::new(connected.map_err(|reason| SandboxError::Machine { reason })?);
+        *held = Some(Arc::clone(&helper));
+        Ok(helper)
+    }
+
+    async fn base(&self) -> Result<&HostBase, SandboxError> {
+        let prepare = || async {
+            let (folder, links) = (self.folder.join("base"), self.toolchains.links.clone());
+            let prepared = tokio::task::spawn_blocking(move || host::prepare(&folder, &links)).await;
+            let reason = |reason| SandboxError::Machine { reason };
+            prepared.map_err(|error| reason(error.to_string()))?.map_err(reason)
+        };
+        self.base.get_or_try_init(prepare).await
+    }
+
+    /// The lowest range of IDs that no sandbox has.
+    fn take_slot(&self) -> Result<u32, SandboxError> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = (0..crate::ids::SLOTS).find(|slot| !slots.contains(slot));
+        let slot = free.ok_or_else(|| SandboxError::Machine { reason: "find a free range of user IDs".to_owned() })?;
+        slots.insert(slot);
+        Ok(slot)
+    }
+
+    fn give_slot(&self, slot: u32) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
+    }
+
+    /// Listens for the guest and makes the handle.
+    fn link(&self, record: &Record, identity: Identity) -> Result<Sandbox, SandboxError> {
+        let id = &record.spec.id;
+        let run = self.folder_of(id).join("run");
+        let failed = |source| SandboxError::Io { action: "listen in", path: run.clone(), source };
+        record::write_identity(&run, &identity, self.root_of(record))?;
+        if let Some(sandbox) = self.open_sandboxes().get(id).filter(|sandbox| !sandbox.link().is_closed()) {
+            sandbox.link().identify(identity);
+            return Ok(sandbox.clone());
+        }
+        let stop = self.stop.child_token();
+        if let Some(gateway) = &record.spec.gateway {
+            let listener = socket::bind(&run, GATEWAY_SOCKET).map_err(failed)?;
+            self.tasks.spawn(socket::relay(listener, gateway.clone(), stop.clone(), self.tasks.clone()));
+        }
+        let link = Link::listen(id, identity, &run, stop, &self.tasks).map_err(failed)?;
+        let sandbox = Sandbox::new(Parts {
+            link,
+            groups: record.groups.clone(),
+            layers: self.folder_of(id).join("layers"),
+            limits: record.spec.limits,
+            events: broadcast::Sender::new(64),
+        });
+        self.open_sandboxes().insert(id.clone(), sandbox.clone());
+        Ok(sandbox)
+    }
+
+    /// The host's user and group that stand for root inside, where they are others than this process's own.
+    fn root_of(&self, record: &Record) -> Option<u32> {
+        self.ids.can_shift().then(|| Ids::first(record.slot))
+    }
+
+    async fn ready(&self, sandbox: Sandbox) -> Result<Sandbox, SandboxError> {
+        match tokio::time::timeout(READY_LIMIT, sandbox.link().connected()).await {
+            Ok(connected) => connected.map(|()| sandbox),
+            Err(_) => Err(SandboxError::Deadline {
+                what: format!("hear of the guest of sandbox {}", sandbox.id()),
+                seconds: READY_LIMIT.as_secs(),
+            }),
+        }
+    }
+
+    async fn start(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
+        let id = spec.id.clone();
+        let failed = |reason: String| SandboxError::Start { id: id.clone(), reason };
+        let helper = self.helper().await?;
+        let identity = Identity { sandbox: id.to_string(), epoch: spec.epoch, token: spec.token.0.clone() };
+        if helper.running().await.map_err(failed)?.contains(&id.to_string())
+            && let Some(record) = record::read(&self.folder_of(&id))?
+        {
+            let sandbox = self.link(&record, identity)?;
+            return self.ready(sandbox).await;
+        }
+        let base = match &spec.base {
+            Base::Host => Some(self.base().await?.clone()),
+            Base::Directory(_) => None,
+        };
+        let old = record::read(&self.folder_of(&id))?;
+        let slot = old.as_ref().map_or_else(|| self.take_slot(), |record| Ok(record.slot))?;
+        let groups = self.cgroups.plan(id.as_str(), &spec.limits);
+        let folders = groups.iter().map(|group| group.folder.clone()).collect();
+        let record = Record { slot, groups: folders, spec: spec.without_token() };
+        let plan = plan::Plan { inner: self, record: &record, base: base.as_ref(), groups };
+        let plan = plan.prepare().inspect_err(|_| {
+            if old.is_none() {
+                self.give_slot(slot);
+            }
+        })?;
+        self.open_sandboxes().remove(&id);
+        let sandbox = self.link(&record, identity)?;
+        if let Err(reason) = helper.start(plan).await {
+            sandbox.link().close(&reason);
+            return Err(failed(reason));
+        }
+        self.ready(sandbox).await
+    }
+
+    /// Ends every process; the handle hears `reason`.
+    async fn end(&self, id: &SandboxId, reason: &str) -> Result<(), SandboxError> {
+        let sandbox = self.open_sandboxes().remove(id);
+        if let Some(sandbox) = sandbox {
+            sandbox.link().close(reason);
+        }
+        let helper = self.helper().await?;
+        helper.kill(id.as_str()).await.map_err(|reason| SandboxError::Lost { id: id.clone(), reason })
+    }
+}
+
+#[async_trait]
+impl Provider for Local {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { provider: "local".to_owned(), unheld: self.inner.cgroups.unheld.clone() }
+    }
+
+    async fn create(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
+        let turn = self.inner.turn_of(&spec.id);
+        let _turn = turn.lock().await;
+        self.inner.start(spec).await
+    }
+
+    async fn attach(&self, id: &SandboxId, epoch: u64, token: Token) -> Result<Option<Sandbox>, SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        let helper = self.inner.helper().await?;
+        let running = helper.running().await.map_err(|reason| SandboxError::Lost { id: id.clone(), reason })?;
+        let record = record::read(&self.inner.folder_of(id))?;
+        let Some(record) = record.filter(|_| running.iter().any(|running| running == id.as_str())) else {
+            return Ok(None);
+        };
+        let identity = Identity { sandbox: id.to_string(), epoch, token: token.0 };
+        let sandbox = self.inner.link(&record, identity)?;
+        self.inner.ready(sandbox).await.map(Some)
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, SandboxError> {
+        let helper = self.inner.helper().await?;
+        let running = helper.running().await.map_err(|reason| SandboxError::Machine { reason })?;
+        let running: BTreeSet<_> = running.into_iter().collect();
+        let ids = record::list(&self.inner.folder)?;
+        Ok(ids.into_iter().map(|id| Listed { running: running.contains(id.as_str()), id }).collect())
+    }
+
+    async fn suspend(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        self.inner.end(id, "it was suspended").await
+    }
+
+    async fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        self.inner.end(id, "it was destroyed").await?;
+        let folder = self.inner.folder_of(id);
+        let slot = record::read(&folder)?.map(|record| record.slot);
+        record::discard(&self.inner.folder, &folder, &self.inner.tasks)?;
+        slot.into_iter().for_each(|slot| self.inner.give_slot(slot));
+        Ok(())
+    }
+}

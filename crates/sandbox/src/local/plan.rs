@@ -1,0 +1,211 @@
+//! How a sandbox is built: its folders on disk, the mounts of its root, the arguments of `bwrap`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use hob_guest::launch::{self, Cgroup, Part, Step, Tree};
+use hob_guest::protocol::FOLDER;
+
+use super::Inner;
+use super::record::{self, Record};
+use crate::host::HostBase;
+use crate::provider::SandboxError;
+use crate::spec::Base;
+
+/// What installing packages and running services needs, inside the sandbox's own user namespace.
+const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A plan in the making.
+pub(super) struct Plan<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) record: &'a Record,
+    pub(super) base: Option<&'a HostBase>,
+    pub(super) groups: Vec<Cgroup>,
+}
+
+/// An overlay: where it is inside, the name of its writable layer, and its read-only layers, topmost first.
+struct Overlay {
+    target: String,
+    name: String,
+    lower: Vec<PathBuf>,
+}
+
+impl Plan<'_> {
+    /// Makes what has to be on disk and writes the record; the plan is for the helper.
+    pub(super) fn prepare(self) -> Result<launch::Plan, SandboxError> {
+        let spec = &self.record.spec;
+        let folder = self.inner.folder_of(&spec.id);
+        let overlays = self.overlays()?;
+        self.make_folders(&folder, &overlays)?;
+        record::write(&folder, self.record)?;
+
+        let mut trees = vec![Tree { source: folder.join("layers"), shifted: false, writable: true }];
+        let shifted = self.inner.ids.can_shift();
+        let mut add = |source: &Path| {
+            trees.push(Tree { source: source.to_owned(), shifted, writable: false });
+            trees.len() - 1
+        };
+        let mut steps = Vec::new();
+        for overlay in &overlays {
+            let lower = overlay.lower.iter().map(|source| Part { tree: add(source), path: String::new() }).collect();
+            let part = |what: &str| Part { tree: 0, path: format!("{}/{what}", overlay.name) };
+            steps.push(Step::Overlay {
+                lower,
+                upper: part("upper"),
+                work: part("work"),
+                target: overlay.target.clone(),
+            });
+        }
+        let toolchains: &[_] = if self.base.is_some() { &self.inner.toolchains.mounts } else { &[] };
+        for mount in toolchains.iter().chain(&spec.mounts) {
+            steps.push(Step::Attach { tree: add(&mount.source), target: mount.target.to_string_lossy().into_owned() });
+        }
+        steps.push(Step::Attach { tree: add(&folder.join("run")), target: FOLDER.to_owned() });
+        Ok(launch::Plan {
+            id: spec.id.to_string(),
+            ids: self.inner.ids.of_sandbox(self.record.slot),
+            cgroups: self.groups.clone(),
+            trees,
+            steps,
+            bwrap: self.bwrap(),
+            env: self.environment(),
+            file_bytes: spec.limits.disk_bytes,
+            filters: (0..self.inner.filters.len())
+                .map(|number| format!("{FOLDER}/filter-{number}.bpf").into())
+                .collect(),
+            log: folder.join("log"),
+        })
+    }
+
+    fn overlays(&self) -> Result<Vec<Overlay>, SandboxError> {
+        let mut overlays = Vec::new();
+        match (&self.record.spec.base, self.base) {
+            (Base::Directory(root), _) => {
+                overlays.push(Overlay { target: "/".to_owned(), name: "root".to_owned(), lower: vec![root.clone()] });
+            }
+            (Base::Host, Some(base)) => {
+                let lower = vec![base.skeleton.clone()];
+                overlays.push(Overlay { target: "/".to_owned(), name: "root".to_owned(), lower });
+                for (mask, shown) in &base.shown {
+                    let target = shown.to_string_lossy().into_owned();
+                    let name = target.trim_start_matches('/').replace('/', "-");
+                    overlays.push(Overlay { target, name, lower: vec![mask.clone(), shown.clone()] });
+                }
+            }
+            (Base::Host, None) => {
+                return Err(SandboxError::Machine { reason: "prepare this machine's base".to_owned() });
+            }
+        }
+        if let Some(workspace) = &self.record.spec.workspace {
+            let lower = vec![workspace.clone()];
+            overlays.push(Overlay { target: "/workspace".to_owned(), name: "workspace".to_owned(), lower });
+        }
+        let missing = overlays.iter().flat_map(|overlay| &overlay.lower).find(|folder| !folder.is_dir());
+        match missing {
+            None => Ok(overlays),
+            Some(folder) => {
+                let source = std::io::Error::from(ErrorKind::NotADirectory);
+                Err(SandboxError::Io { action: "use", path: folder.clone(), source })
+            }
+        }
+    }
+
+    fn make_folders(&self, folder: &Path, overlays: &[Overlay]) -> Result<(), SandboxError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| SandboxError::Io { action, path, source }
+        };
+        let root = self.inner.root_of(self.record);
+        for overlay in overlays {
+            for part in ["upper", "work"] {
+                let path = folder.join("layers").join(&overlay.name).join(part);
+                if !path.exists() {
+                    fs::create_dir_all(&path).map_err(io("create", &path))?;
+                    std::os::unix::fs::chown(&path, root, root).map_err(io("own", &path))?;
+                }
+            }
+            // The writable layer says who owns the top folder, and it is not the host's user.
+            let upper = folder.join("layers").join(&overlay.name).join("upper");
+            let mode =
+                overlay.lower.first().and_then(|lower| fs::metadata(lower).ok()).map(|lower| lower.permissions());
+            let mode = mode.filter(|_| overlay.name != "workspace");
+            let mode = mode.unwrap_or_else(|| std::os::unix::fs::PermissionsExt::from_mode(0o755));
+            fs::set_permissions(&upper, mode).map_err(io("open", &upper))?;
+        }
+        let run = folder.join("run");
+        fs::create_dir_all(&run).map_err(io("create", &run))?;
+        let programs = self.inner.filters.iter().enumerate().map(|(n, path)| (format!("filter-{n}.bpf"), path));
+        for (name, source) in programs.chain([("guest".to_owned(), &self.inner.program)]) {
+            put(source, &run.join(&name)).map_err(io("write", &run.join(&name)))?;
+        }
+        Ok(())
+    }
+
+    fn bwrap(&self) -> Vec<String> {
+        let id = self.record.spec.id.as_str();
+        let mut arguments = vec![self.inner.bwrap.to_string_lossy().into_owned()];
+        let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        add(&["--proc", "/proc", "--dev", "/dev"]);
+        add(&["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
+        add(&["--hostname", id, "--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]);
+        for capability in CAPABILITIES {
+            add(&["--cap-add", capability]);
+        }
+        add(&["--chdir", "/", "--", &format!("{FOLDER}/guest"), "init"]);
+        arguments
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut path: Vec<&str> = Vec::new();
+        let mut env = BTreeMap::new();
+        if self.base.is_some() {
+            path.extend(self.inner.toolchains.path.iter().map(String::as_str));
+            env.extend(self.inner.toolchains.env.clone());
+        }
+        path.extend(["/root/.cargo/bin", "/root/.local/bin", "/root/go/bin", PATH]);
+        let own = [
+            ("PATH", path.join(":")),
+            ("HOME", "/root".to_owned()),
+            ("USER", "root".to_owned()),
+            ("LOGNAME", "root".to_owned()),
+            ("SHELL", "/bin/bash".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("TERM", "xterm-256color".to_owned()),
+        ];
+        env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        if self.record.spec.gateway.is_some() {
+            let proxy = format!("http://127.0.0.1:{}", hob_guest::protocol::GATEWAY_PORT);
+            for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+                env.extend([(name.to_owned(), proxy.clone()), (name.to_lowercase(), proxy.clone())]);
+            }
+            let direct = "localhost,127.0.0.1,::1".to_owned();
+            env.extend([("NO_PROXY".to_owned(), direct.clone()), ("no_proxy".to_owned(), direct)]);
+            env.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
+        }
+        env.extend(self.record.spec.env.clone());
+        env
+    }
+}
+
+/// Gives a file another name, or copies it where that cannot be done.
+fn put(source: &Path, target: &Path) -> std::io::Result<()> {
+    match fs::remove_file(target) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::hard_link(source, target).or_else(|_| fs::copy(source, target).map(drop))
+}

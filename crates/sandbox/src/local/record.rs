@@ -1,0 +1,139 @@
+//! A sandbox's folder on disk: its record, its identity, its end in the trash.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use hob_guest::protocol::{IDENTITY_FILE, Identity};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio_util::task::TaskTracker;
+
+use crate::provider::SandboxError;
+use crate::spec::{SandboxId, Spec};
+
+const FILE: &str = "record.json";
+
+/// What is known of a sandbox for as long as it has files. New fields must have a default.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Which range of IDs it has.
+    pub(super) slot: u32,
+    /// Its control groups.
+    pub(super) groups: Vec<PathBuf>,
+    /// What it was last made of, without the token.
+    pub(super) spec: Spec,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
+    let path = path.to_owned();
+    move |source| SandboxError::Io { action, path, source }
+}
+
+/// Makes the data folder and its parts, for nobody but us, and returns its real path.
+pub(super) fn prepare_folder(folder: &Path) -> Result<PathBuf, SandboxError> {
+    for part in ["bin", "base", "sandboxes", "trash"] {
+        let part = folder.join(part);
+        fs::create_dir_all(&part).map_err(failed("create", &part))?;
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed("close", folder))?;
+    fs::canonicalize(folder).map_err(failed("find", folder))
+}
+
+/// A short name for a data folder: its inode tells two on one machine apart, also after a move.
+pub(super) fn folder_name(folder: &Path) -> String {
+    let text =
+        fs::metadata(folder).map_or_else(|_| folder.display().to_string(), |m| format!("{}:{}", m.dev(), m.ino()));
+    Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes the seccomp programs and returns their paths.
+pub(super) fn write_filters(folder: &Path, programs: &[Vec<u8>]) -> Result<Vec<PathBuf>, SandboxError> {
+    let write = |(number, program): (usize, &Vec<u8>)| {
+        let path = folder.join(format!("filter-{number}.bpf"));
+        write_whole(&path, program, 0o644)?;
+        Ok(path)
+    };
+    programs.iter().enumerate().map(write).collect()
+}
+
+/// Writes a file beside its place and moves it there: a reader sees the old or the new one.
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SandboxError> {
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    fs::write(&fresh, bytes).map_err(failed("write", &fresh))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed("write", &fresh))?;
+    fs::rename(&fresh, path).map_err(failed("write", path))
+}
+
+/// The record in a sandbox's folder; `None` where there is none.
+pub(super) fn read(folder: &Path) -> Result<Option<Record>, SandboxError> {
+    let path = folder.join(FILE);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|error| failed("understand", &path)(error.into()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", &path)(error)),
+    }
+}
+
+pub(super) fn write(folder: &Path, record: &Record) -> Result<(), SandboxError> {
+    let path = folder.join(FILE);
+    let bytes = serde_json::to_vec_pretty(record).map_err(|error| failed("write", &path)(error.into()))?;
+    write_whole(&path, &bytes, 0o600)
+}
+
+/// Writes who the guest is. It belongs to root inside, by `owner` or through the shift of the mount.
+pub(super) fn write_identity(run: &Path, identity: &Identity, _owner: Option<u32>) -> Result<(), SandboxError> {
+    let path = run.join(IDENTITY_FILE);
+    let bytes = serde_json::to_vec(identity).map_err(|error| failed("write", &path)(error.into()))?;
+    write_whole(&path, &bytes, 0o600)
+}
+
+/// Names of the sandboxes that have files.
+pub(super) fn list(folder: &Path) -> Result<Vec<SandboxId>, SandboxError> {
+    let folder = folder.join("sandboxes");
+    let entries = fs::read_dir(&folder).map_err(failed("list", &folder))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter_map(|name| SandboxId::new(name).ok()).collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// Ranges of IDs that sandboxes have.
+pub(super) fn slots(folder: &Path) -> BTreeSet<u32> {
+    let ids = list(folder).unwrap_or_default();
+    let records = ids.iter().filter_map(|id| read(&folder.join("sandboxes").join(id.as_str())).ok().flatten());
+    records.map(|record| record.slot).collect()
+}
+
+/// Moves a sandbox's folder to the trash, at once, and deletes it in the background.
+pub(super) fn discard(data: &Path, folder: &Path, tasks: &TaskTracker) -> Result<(), SandboxError> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // The same name may be in the trash already, while its deletion takes its time.
+    let target =
+        (0_u64..).map(|number| data.join("trash").join(format!("{name}.{number}"))).find(|path| !path.exists());
+    let Some(target) = target else { return Ok(()) };
+    match fs::rename(folder, &target) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed("discard", folder))?,
+    }
+    empty_trash(data, tasks);
+    Ok(())
+}
+
+/// Deletes what is in the trash, in the background.
+pub(super) fn empty_trash(data: &Path, tasks: &TaskTracker) {
+    let trash = data.join("trash");
+    tasks.spawn_blocking(move || {
+        for entry in fs::read_dir(&trash).into_iter().flatten().flatten() {
+            match fs::remove_dir_all(entry.path()) {
+                // Another deletion may be at the same folder.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!("failed to delete {}: {error}", entry.path().display());
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    });
+}

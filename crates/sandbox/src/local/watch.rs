@@ -1,0 +1,121 @@
+//! What happens to sandboxes by itself: they end, they use up what they may.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use crate::cgroup;
+use crate::command::SandboxEvent;
+use crate::disk::{self, Gauge};
+use crate::helper::Ended;
+use crate::sandbox::Sandbox;
+use crate::spec::SandboxId;
+
+/// How often limits are looked at. A sandbox can write for this long beyond its limit.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Below this the host's own programs fail, so every sandbox is taken to be over its limit when it grows.
+const RESERVE: u64 = 512 << 20;
+
+/// Tells handles that their sandbox has ended.
+pub(super) async fn ends(inner: Weak<Inner>, mut ended: broadcast::Receiver<Ended>) {
+    loop {
+        let received = ended.recv().await;
+        let Some(inner) = inner.upgrade() else { return };
+        match received {
+            Ok((id, reason)) => {
+                let lost: Vec<Sandbox> = {
+                    let mut open = inner.open_sandboxes();
+                    let ids: Vec<SandboxId> =
+                        open.keys().filter(|open| id.is_empty() || open.as_str() == id).cloned().collect();
+                    ids.iter().filter_map(|id| open.remove(id)).collect()
+                };
+                lost.iter().for_each(|sandbox| sandbox.link().close(&reason));
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// What was last known of one sandbox.
+struct Known {
+    gauge: Gauge,
+    oom_kills: u64,
+    refusals: u64,
+}
+
+/// Watches the limits of all sandboxes that have a handle.
+pub(super) async fn limits(inner: Weak<Inner>, stop: CancellationToken) {
+    let mut known: HashMap<SandboxId, Known> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            () = stop.cancelled() => return,
+        }
+        let Some((folder, open)) = inner.upgrade().map(|inner| {
+            let open: Vec<Sandbox> = inner.open_sandboxes().values().cloned().collect();
+            (inner.folder.clone(), open)
+        }) else {
+            return;
+        };
+        known.retain(|id, _| open.iter().any(|sandbox| sandbox.id() == id));
+        for sandbox in &open {
+            let limit = sandbox.parts().limits.disk_bytes;
+            let known = known.entry(sandbox.id().clone()).or_insert_with(|| Known {
+                gauge: Gauge::new(limit),
+                oom_kills: 0,
+                refusals: 0,
+            });
+            look_at_groups(sandbox, known);
+            look_at_disk(sandbox, &folder, known).await;
+        }
+    }
+}
+
+fn tell(sandbox: &Sandbox, event: SandboxEvent) {
+    tracing::info!(sandbox.id = %sandbox.id(), "a limit was reached: {event:?}");
+    // Nobody listening is no loss.
+    drop(sandbox.parts().events.send(event));
+}
+
+fn look_at_groups(sandbox: &Sandbox, known: &mut Known) {
+    let groups = &sandbox.parts().groups;
+    let kills = cgroup::stats(groups).oom_kills.unwrap_or_default();
+    if kills > known.oom_kills {
+        known.oom_kills = kills;
+        tell(sandbox, SandboxEvent::OutOfMemory { kills });
+    }
+    let refusals = cgroup::refused_processes(groups).unwrap_or_default();
+    if refusals > known.refusals {
+        known.refusals = refusals;
+        tell(sandbox, SandboxEvent::ProcessesFull { refusals });
+    }
+}
+
+async fn look_at_disk(sandbox: &Sandbox, folder: &Path, known: &mut Known) {
+    let now = Instant::now();
+    let Ok(free) = disk::free_bytes(folder) else { return };
+    if !known.gauge.is_due(free, now) && free > RESERVE {
+        return;
+    }
+    let parts = Arc::clone(sandbox.parts());
+    let measured = tokio::task::spawn_blocking(move || disk::used_bytes(&parts.layers)).await;
+    let used = match measured {
+        Ok(Ok(used)) => used,
+        Ok(Err(error)) => return tracing::warn!(sandbox.id = %sandbox.id(), "failed to measure its layers: {error}"),
+        Err(error) => return tracing::error!(sandbox.id = %sandbox.id(), "failed to measure its layers: {error}"),
+    };
+    if known.gauge.measure(used, free, now) {
+        if let Err(error) = sandbox.kill_all().await {
+            tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+        }
+        let limit_bytes = sandbox.parts().limits.disk_bytes;
+        tell(sandbox, SandboxEvent::DiskFull { used_bytes: used, limit_bytes });
+    }
+}

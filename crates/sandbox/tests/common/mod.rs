@@ -1,0 +1,118 @@
+//! A provider in a folder of its own, and sandboxes that are gone when the test is.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hob_sandbox::{Base, Command, Exit, Limits, Local, LocalConfig, Provider, Sandbox, SandboxId, Spec, Token};
+use tempfile::TempDir;
+
+/// Everything that a sandbox test waits for ends within this.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A provider and its data folder.
+pub struct Bench {
+    pub local: Local,
+    pub folder: TempDir,
+}
+
+/// What a shell line did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Bench {
+    /// Fails, and does not skip, where bwrap is missing or the machine forbids namespaces: Hob cannot work there.
+    pub async fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("hob-test-").tempdir().unwrap();
+        let local =
+            Local::open(LocalConfig::new(folder.path().join("data"))).await.expect("sandboxes work on this machine");
+        Self { local, folder }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn spec(&self, name: &str) -> Spec {
+        spec(name)
+    }
+
+    pub async fn sandbox(&self, name: &str) -> Sandbox {
+        self.create(self.spec(name)).await
+    }
+
+    pub async fn create(&self, spec: Spec) -> Sandbox {
+        self.local.create(spec).await.unwrap_or_else(|error| panic!("failed to {error}"))
+    }
+
+    /// Ends everything. A test that panics before leaves its helper to the drop.
+    pub async fn close(self) {
+        self.local.shutdown().await.unwrap();
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // The helper outlives its server by design; one of a test that failed must not. Its lock names nobody, so it is
+        // found by the data folder among its arguments.
+        let data = self.data().to_string_lossy().into_owned();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            if line.contains("helper-run") && line.contains(&data) {
+                let pid = entry.file_name().to_string_lossy().parse().ok().and_then(rustix::process::Pid::from_raw);
+                pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+            }
+        }
+    }
+}
+
+pub fn id(name: &str) -> SandboxId {
+    SandboxId::new(name).unwrap()
+}
+
+pub fn spec(name: &str) -> Spec {
+    Spec {
+        id: id(name),
+        epoch: 1,
+        token: Token("first".to_owned()),
+        base: Base::Host,
+        workspace: None,
+        mounts: Vec::new(),
+        env: [].into(),
+        limits: Limits::default(),
+        gateway: None,
+    }
+}
+
+/// Runs a shell line to its end.
+pub async fn run(sandbox: &Sandbox, line: &str) -> Ran {
+    let command = Command::shell(line).cwd("/").timeout(LIMIT);
+    let mut process = sandbox.exec(command).await.unwrap_or_else(|error| panic!("failed to {error}"));
+    let output =
+        tokio::time::timeout(LIMIT + Duration::from_secs(5), process.wait_output(1 << 20)).await.expect("it ends");
+    let Exit { code, timed_out } = output.exit.expect("the sandbox lives");
+    assert!(!timed_out, "{line} took too long");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code, out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Runs a shell line that has to work, and returns what it printed.
+pub async fn ok(sandbox: &Sandbox, line: &str) -> String {
+    let ran = run(sandbox, line).await;
+    assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    ran.out.trim_end().to_owned()
+}
+
+/// Runs a shell line that must not work, and returns what it complained of.
+pub async fn fails(sandbox: &Sandbox, line: &str) -> String {
+    let ran = run(sandbox, line).await;
+    assert_ne!(ran.code, 0, "{line} worked: {ran:?}");
+    ran.err
+}
