@@ -28,7 +28,7 @@ pub use command::{
 };
 pub use local::{Local, LocalConfig};
 pub use probe::{Finding, Grade};
-pub use process::Process;
+pub use process::{Process, Stdin};
 pub use provider::{Capabilities, Limit, Listed, Provider, SandboxError};
 pub use sandbox::{Duplex, Sandbox};
 pub use spec::{Base, Limits, Mount, SandboxId, Spec, Token};

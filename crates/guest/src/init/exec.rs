@@ -201,6 +201,10 @@ impl Exec {
     }
 
     fn transfer(&mut self, id: u64, link: &mut Link) {
+        // The command can be faster than the word that it runs, and output of an unknown process is nobody's.
+        if self.started.is_some() {
+            return;
+        }
         let (attached, terminal, exited) = (self.attached, self.terminal.is_some(), self.exit.is_some());
         for (stream, output) in self.outputs.iter_mut().enumerate() {
             // Read before the check of the exit: what was written before the end is in the pipe by then.
