@@ -71,6 +71,13 @@ impl Conversation {
         texts.flat_map(|text| MARKS.iter().filter_map(move |mark| path_after(text, mark))).next()
     }
 
+    /// Whether the instructions tell the model to run `apply_patch` in the shell, and no tool has that name.
+    pub(crate) fn patches_by_shell(&self) -> bool {
+        let is_shell = |tool: &Tool| matches!(tool.name.as_str(), "exec_command" | "shell_command" | "shell");
+        self.tools.iter().any(is_shell)
+            && self.items.iter().any(|item| matches!(item, Item::System(text) if text.contains("apply_patch")))
+    }
+
     /// Whether the model said or did this.
     pub(crate) fn is_models(item: &Item) -> bool {
         matches!(item, Item::Assistant(_) | Item::Call { .. })

@@ -13,6 +13,8 @@ pub(crate) struct Offer<'a> {
     pub(crate) tools: &'a [Tool],
     /// The folder that the agent works in, when it told.
     pub(crate) cwd: Option<String>,
+    /// Whether the instructions speak of `apply_patch` as a command of the shell (Codex, with models it knows not).
+    pub(crate) patches_by_shell: bool,
 }
 
 /// A call without its ID.
@@ -66,6 +68,7 @@ pub(crate) fn call(step: &Step, offer: &Offer) -> Option<Draft> {
         Step::Edit { path, old, new } => offer
             .file_tool(EDIT, "str_replace", path, &[(OLD, old), (NEW, new)])
             .or_else(|| offer.patch(&update_patch(path, old, new)))
+            .or_else(|| offer.shell_patch(&update_patch(path, old, new)))
             .or_else(|| offer.shell(&replace_command(path, old, new), "edit a file")),
         Step::Write { path, content } => offer
             .file_tool(WRITE, "create", path, &[(CONTENT, content)])
@@ -145,6 +148,11 @@ impl Offer<'_> {
         }
         let property = tool.property(&["input", "patch", "patchText", "patch_text"])?;
         Some(tool.draft(Map::from_iter([(property.to_owned(), json!(patch))])))
+    }
+
+    fn shell_patch(&self, patch: &str) -> Option<Draft> {
+        let line = format!("apply_patch <<'PATCH'\n{patch}\nPATCH\n");
+        self.patches_by_shell.then(|| self.shell(&line, "edit a file"))?
     }
 
     fn shell(&self, line: &str, what: &str) -> Option<Draft> {
@@ -274,7 +282,7 @@ mod tests {
 
     #[track_caller]
     fn check(tools: &[Tool], step: &Step, name: &str, arguments: Value) {
-        let offer = Offer { tools, cwd: Some("/repo".into()) };
+        let offer = Offer { tools, cwd: Some("/repo".into()), patches_by_shell: false };
         let expected = Draft { name: name.into(), namespace: None, input: CallInput::Json(arguments) };
         assert_eq!(call(step, &offer), Some(expected));
     }
@@ -339,7 +347,7 @@ mod tests {
         std::fs::write(&file, before).expect("written");
         let (old, new) = ("\told's \"$line\" `x` \\n", "\tnew % \\ 'line'\n\tand another");
         let offer_tools = [tool("shell", &["command"], &["command"])];
-        let offer = Offer { tools: &offer_tools, cwd: None };
+        let offer = Offer { tools: &offer_tools, cwd: None, patches_by_shell: false };
         let draft = call(&Step::edit(&file.display().to_string(), old, new), &offer).expect("a call");
         let CallInput::Json(arguments) = draft.input else { panic!("no JSON") };
         let line = arguments["command"].as_str().expect("a line");

@@ -67,6 +67,8 @@ pub enum Setting {
     Mode(String),
     /// The model, by the agent's own name for it.
     Model(String),
+    /// The conversation's title, for agents that would ask a model of their own choice for one.
+    Title(String),
     /// A configuration option.
     Option {
         /// Its ID.

@@ -207,6 +207,7 @@ fn setter(session_id: &str, offers: &Value, setting: &Setting) -> Option<(&'stat
             true => Some(("session/set_mode", json!({"sessionId": session_id, "modeId": mode}))),
             false => option("mode", mode),
         },
+        Setting::Title(title) => Some(("session/set_title", json!({"sessionId": session_id, "title": title}))),
         Setting::Model(model) => option("model", model).or_else(|| {
             let params = json!({"sessionId": session_id, "modelId": model});
             offers["models"].is_object().then_some(("session/set_model", params))
@@ -218,6 +219,7 @@ fn in_words(setting: &Setting) -> String {
     let text = match setting {
         Setting::Mode(mode) => format!("the mode {mode}"),
         Setting::Model(model) => format!("the model {model}"),
+        Setting::Title(title) => format!("the title {title}"),
         Setting::Option { id, value } => format!("{id} to {value}"),
     };
     clip::start(&text, NAME_BYTES_MAX).to_owned()

@@ -113,7 +113,6 @@ pub(super) fn codex(access: &Access) -> LaunchSpec {
         r#"model = {model}
 model_provider = "hob"
 model_context_window = {context}
-model_max_output_tokens = {output}
 approval_policy = "{approval}"
 sandbox_mode = "{sandbox}"
 check_for_update_on_startup = false
@@ -136,14 +135,17 @@ enabled = false
 "#,
         model = text(&access.model),
         context = access.context_tokens,
-        output = access.max_output_tokens,
         base = text(&format!("{}/openai/v1", access.gateway)),
         workspace = text(&access.workspace),
     );
     LaunchSpec {
         files: vec![ConfigFile { path: access.state("codex/config.toml"), text: config }],
-        // Its own default asks a model to review each risky action.
-        settings: vec![Setting::Mode(access.by_permissions("agent-full-access", "read-only").into())],
+        settings: vec![
+            // Its own default asks a model to review each risky action.
+            Setting::Mode(access.by_permissions("agent-full-access", "read-only").into()),
+            // Without a title, it asks one certain model for one, which the gateway need not offer.
+            Setting::Title("Hob".into()),
+        ],
         ..access.spec(
             &[access.tool(".bin/node"), access.tool("@agentclientprotocol/codex-acp/dist/index.js")],
             &[("CODEX_HOME", &access.state("codex")), ("HOB_MODEL_TOKEN", &access.token)],
