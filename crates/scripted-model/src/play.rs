@@ -81,7 +81,11 @@ pub(crate) fn play(conversation: &Conversation, scripts: &Scripts, count_fault: 
         return played;
     };
     let script = &scripts.scripts[index];
-    let offer = Offer { tools: &conversation.tools, cwd: conversation.cwd(), patches_by_shell: conversation.patches_by_shell() };
+    let offer = Offer {
+        tools: &conversation.tools,
+        cwd: conversation.cwd(),
+        patches_by_shell: conversation.patches_by_shell(),
+    };
     let mut turns = lay_out(&script.steps, &offer);
     let step = turn_number(&conversation.items[start..], index);
 

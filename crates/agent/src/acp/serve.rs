@@ -17,6 +17,8 @@ use crate::update::{PermissionOutcome, PermissionRequest, RawDirection, Update};
 
 /// Permission requests that may be open at once.
 const PERMISSIONS_MAX: usize = 64;
+/// A conversation that was loaded is told to its end when nothing came for this long.
+const QUIET: Duration = Duration::from_millis(150);
 /// Lines of a dying agent's last words.
 const LAST_WORDS: usize = 5;
 
@@ -124,6 +126,20 @@ impl AcpAgent {
                 }
             }
         }
+    }
+
+    /// Reads until nothing more comes for a moment, and forgets updates. Gemini CLI answers `session/load` before it
+    /// tells the conversation again; the protocol has it the other way round.
+    pub(super) async fn settle(&mut self, host: &dyn TurnHost) -> Result<(), AgentError> {
+        let give_up = Instant::now() + self.config.deadlines.session;
+        while Instant::now() < give_up {
+            let Ok(line) = tokio::time::timeout(QUIET, self.pipes.next()).await else { break };
+            let line = line.map_err(|error| self.lost(&error))?;
+            if let Heard::Permission(id, _) = self.hear(line, true, host).await? {
+                self.send(&message::response(&id, &outcome_json(PermissionOutcome::Cancelled)), host).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes one line of the agent: records it, maps it, answers what can be answered at once.

@@ -108,7 +108,10 @@ impl AcpAgent {
             let deadline = self.config.deadlines.session;
             let wait = Wait { what: "the conversation to be loaded", is_replay: true, ..Wait::new(deadline) };
             match self.request("session/load", params, wait, host, stop).await? {
-                Answer::Result(offers) => return Ok(Some((resume.agent_session.clone(), offers))),
+                Answer::Result(offers) => {
+                    self.settle(host).await?;
+                    return Ok(Some((resume.agent_session.clone(), offers)));
+                }
                 Answer::Stopped => return Ok(None),
                 Answer::Refused(error) => why = error.to_string(),
             }

@@ -148,7 +148,12 @@ pub(crate) fn connect(mut command: Command, config: AcpConfig) -> (AcpAgent, Chi
 }
 
 /// Starts an agent as its entry says, with nothing of this process's environment but the path.
-pub(crate) fn launch(entry: &Entry, access: &Access, resume: Option<hob_agent::Resume>, id_prefix: &str) -> (AcpAgent, Child) {
+pub(crate) fn launch(
+    entry: &Entry,
+    access: &Access,
+    resume: Option<hob_agent::Resume>,
+    id_prefix: &str,
+) -> (AcpAgent, Child) {
     let LaunchSpec { argv, env, path, files, settings, model_prefix } = entry.launch(access).expect("it can");
     for file in files {
         let path = Path::new(&file.path);
