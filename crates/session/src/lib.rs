@@ -17,13 +17,9 @@ pub mod event;
 pub mod evidence;
 pub mod git;
 mod id;
-mod leash;
-pub mod proof;
 mod requests;
 pub mod state;
-mod turn;
 mod waiting;
-mod workspace;
 
 pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
@@ -38,4 +34,3 @@ pub use requests::{
 };
 pub use state::State;
 pub use waiting::WaitingSandbox;
-pub use workspace::WORKSPACE;

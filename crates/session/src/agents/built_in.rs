@@ -9,7 +9,7 @@ use crate::event::{Event, EventKind};
 
 /// Makes the built-in agent ready. Nothing is sent before its first prompt.
 pub(super) fn start(start: AgentStart, facts: &ModelFacts) -> Result<Box<dyn Agent>, AgentError> {
-    let endpoint = ModelEndpoint::at(&start.access.base_url, &start.access.token, facts.format);
+    let endpoint = ModelEndpoint::at(&start.access.base_url, &start.access.token, facts.first_format());
     let mut config = BuiltInConfig::new(endpoint, &start.model);
     config.context_tokens = facts.context_tokens;
     config.max_output_tokens = facts.max_output_tokens;

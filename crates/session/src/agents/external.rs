@@ -1,0 +1,234 @@
+//! External agents for a session: a process in the sandbox, its two pipes, and what it said to standard error.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hob_agent::catalogue::{self, Entry, LaunchSpec};
+use hob_agent::{AcpAgent, AcpConfig, Agent, AgentError, Deadlines, Prompt, Resume, TurnEnd, TurnHost};
+use hob_sandbox::{Command, Mount, Process, ProcessEvent, Sandbox, Stdin};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{AgentStart, ModelFacts, built_in};
+use crate::checks::clip;
+
+/// Where the checkout is inside every sandbox.
+const WORKSPACE: &str = "/workspace";
+
+/// Where an agent's toolchain is inside every sandbox.
+const TOOLCHAINS: &str = "/opt/hob/agents";
+
+/// The agent's home folder inside the sandbox.
+const HOME: &str = "/root";
+
+/// Bytes that wait in a pipe to or from an agent.
+const PIPE_BYTES: usize = 256 << 10;
+
+/// What is kept of an agent's standard error, in lines.
+const STDERR_LINES_MAX: usize = 12;
+
+/// What an agent that cannot load its conversation is told of it, in bytes.
+const TRANSCRIPT_BYTES_MAX: usize = 32 << 10;
+
+/// Adds folders to the end of the sandbox's own `PATH`, whatever that is.
+const WITH_PATH: &str = "PATH=\"$PATH:$1\"; export PATH; shift; exec \"$@\"";
+
+/// The folder of the host that an agent is installed in, whether it is or not.
+pub(super) fn toolchain(agents_dir: &Path, entry: &Entry) -> PathBuf {
+    agents_dir.join(entry.install_plan().folder)
+}
+
+/// The agent's toolchain as its sandbox sees it.
+pub(super) fn mount(agents_dir: &Path, entry: &Entry) -> Mount {
+    Mount { source: toolchain(agents_dir, entry), target: Path::new(TOOLCHAINS).join(entry.name) }
+}
+
+/// Starts the agent's process in the sandbox, as soon as that is ready.
+pub(super) async fn start(
+    start: AgentStart,
+    entry: &'static Entry,
+    facts: &ModelFacts,
+    tasks: &TaskTracker,
+) -> Result<Box<dyn Agent>, AgentError> {
+    let died = |reason: String| AgentError::Died { agent: entry.name.to_owned(), reason };
+    let format = entry.formats.iter().copied().find(|format| facts.formats.contains(format));
+    let access = catalogue::Access {
+        toolchain: format!("{TOOLCHAINS}/{}", entry.name),
+        home: HOME.to_owned(),
+        workspace: WORKSPACE.to_owned(),
+        gateway: start.access.inside_url.clone(),
+        token: start.access.token.clone(),
+        model: start.model.clone(),
+        format: format.unwrap_or(facts.first_format()),
+        context_tokens: facts.context_tokens,
+        max_output_tokens: facts.max_output_tokens,
+        permissions: start.permissions,
+    };
+    let launch = entry.launch(&access).map_err(|error| died(error.to_string()))?;
+    let sandbox = start.sandbox.ready().await.map_err(|reason| died(format!("there is no sandbox: {reason}")))?;
+    let process = launched(&sandbox, &launch).await.map_err(|error| died(format!("failed to {error}")))?;
+    let config = AcpConfig {
+        agent: entry.name.to_owned(),
+        cwd: WORKSPACE.to_owned(),
+        id_prefix: start.id_prefix.clone(),
+        resume: resume(&start),
+        settings: launch.settings,
+        model_prefix: launch.model_prefix,
+        mcp_servers: Vec::new(),
+        deadlines: Deadlines::default(),
+    };
+    Ok(Box::new(External::new(process, config, tasks)))
+}
+
+async fn launched(sandbox: &Sandbox, launch: &LaunchSpec) -> Result<Process, hob_sandbox::SandboxError> {
+    for file in &launch.files {
+        sandbox.write_file(&file.path, Bytes::from(file.text.clone())).await?;
+    }
+    let shell = ["sh", "-c", WITH_PATH, "sh"].map(str::to_owned);
+    let argv = shell.into_iter().chain([launch.path.join(":")]).chain(launch.argv.iter().cloned());
+    let mut command = Command::new(argv).cwd(WORKSPACE).with_stdin();
+    for (name, value) in &launch.env {
+        command = command.env(name, value);
+    }
+    sandbox.exec(command).await
+}
+
+/// What the agent is told of the conversation so far; nothing before the first turn.
+fn resume(start: &AgentStart) -> Option<Resume> {
+    let mut transcript = String::new();
+    for turn in built_in::past_turns(&start.history) {
+        transcript.push_str(&format!("## {} asked\n\n{}\n\n", turn.author.name, clip(&turn.text, 8_192)));
+        for step in turn.steps {
+            if !step.text.trim().is_empty() {
+                transcript.push_str(&format!("## You said\n\n{}\n\n", clip(step.text.trim(), 4_096)));
+            }
+            for call in step.calls {
+                transcript.push_str(&format!("(You used {}: {})\n\n", call.name, clip(&call.input.to_string(), 300)));
+            }
+        }
+    }
+    if transcript.is_empty() {
+        return None;
+    }
+    let from = transcript.ceil_char_boundary(transcript.len().saturating_sub(TRANSCRIPT_BYTES_MAX));
+    let agent_session = start.resume.clone().unwrap_or_default();
+    Some(Resume { agent_session, transcript: transcript.split_off(from) })
+}
+
+/// An external agent with the process that it is.
+struct External {
+    acp: AcpAgent,
+    stderr: Arc<Mutex<VecDeque<String>>>,
+    /// Ends the process, with all that it started: an agent whose session is gone must not run on.
+    ended: DropGuard,
+}
+
+impl External {
+    fn new(process: Process, config: AcpConfig, tasks: &TaskTracker) -> Self {
+        let (output, from_agent) = duplex(PIPE_BYTES);
+        let (to_agent, input) = duplex(PIPE_BYTES);
+        let stderr = Arc::new(Mutex::new(VecDeque::new()));
+        let ended = CancellationToken::new();
+        tasks.spawn(write_input(process.stdin(), to_agent, ended.clone()));
+        tasks.spawn(read_output(process, from_agent, Arc::clone(&stderr), ended.clone()));
+        let acp = AcpAgent::new(Box::new(output), Box::new(input), config);
+        Self { acp, stderr, ended: ended.drop_guard() }
+    }
+
+    /// Adds the last words of a process that died: the protocol itself does not carry them.
+    fn with_last_words(&self, error: AgentError) -> AgentError {
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            AgentError::Died { agent, reason } if !lines.is_empty() => {
+                let said = lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+                AgentError::Died { agent, reason: format!("{reason}; it said: {}", clip(&said, 1_200)) }
+            }
+            other => other,
+        }
+    }
+}
+
+#[async_trait]
+impl Agent for External {
+    async fn prompt(
+        &mut self,
+        prompt: Prompt,
+        host: &dyn TurnHost,
+        stop: CancellationToken,
+    ) -> Result<TurnEnd, AgentError> {
+        let ended = self.acp.prompt(prompt, host, stop).await;
+        ended.map_err(|error| self.with_last_words(error))
+    }
+
+    async fn close(self: Box<Self>) {
+        let Self { acp, ended, .. } = *self;
+        Box::new(acp).close().await;
+        drop(ended);
+    }
+}
+
+async fn write_input(stdin: Stdin, mut to_agent: DuplexStream, ended: CancellationToken) {
+    let mut buffer = vec![0; 64 << 10];
+    let copy = async {
+        loop {
+            match to_agent.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => {
+                    if stdin.write(buffer.get(..length).unwrap_or_default()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if stdin.close().await.is_err() {
+            tracing::debug!("an agent was gone before its standard input was closed");
+        }
+    };
+    ended.run_until_cancelled(copy).await;
+}
+
+async fn read_output(
+    mut process: Process,
+    mut from_agent: DuplexStream,
+    stderr: Arc<Mutex<VecDeque<String>>>,
+    ended: CancellationToken,
+) {
+    let copy = async {
+        loop {
+            match process.next().await {
+                Some(ProcessEvent::Stdout(bytes)) => {
+                    if from_agent.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Some(ProcessEvent::Stderr(bytes)) => keep_lines(&stderr, &bytes),
+                Some(ProcessEvent::Exited(exit)) => {
+                    keep_lines(&stderr, format!("(exit code {})", exit.code).as_bytes());
+                    return;
+                }
+                Some(ProcessEvent::Lost) | None => return,
+            }
+        }
+    };
+    ended.run_until_cancelled(copy).await;
+    drop(from_agent);
+    if let Err(error) = process.kill().await {
+        tracing::debug!("an agent's process could not be killed, so its sandbox is gone: {error}");
+    }
+}
+
+/// Keeps the last lines of what an agent wrote to standard error.
+fn keep_lines(stderr: &Mutex<VecDeque<String>>, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = stderr.lock().unwrap_or_else(PoisonError::into_inner);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        lines.push_back(clip(line, 500));
+        if lines.len() > STDERR_LINES_MAX {
+            lines.pop_front();
+        }
+    }
+}
