@@ -10,6 +10,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod git;
+pub mod install;
 pub mod metrics;
 pub mod problem;
 pub mod render;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use keys::{KEYS, Key, reference};
 pub use models::{Environment, add_known_models};
+pub(crate) use parse::nearest;
 pub use parse::{ConfigError, Place};
 pub use quantity::{ByteSize, Timespan};
 

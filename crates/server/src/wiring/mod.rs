@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod doors;
+mod external;
 pub mod meter;
 pub mod sandboxes;
 
