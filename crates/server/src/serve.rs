@@ -143,7 +143,7 @@ impl Server {
         let sockets = doors::socket_folder(&data_dir);
         let doors = doors::GatewayDoors::new(gateway, sockets, default_model);
         let deps = Deps {
-            provider: sandboxes::open(config, &data_dir).await.map_err(ServeError::Sandboxes)?,
+            provider: sandboxes::open(config, &data_dir, &tasks).await.map_err(ServeError::Sandboxes)?,
             agents: Arc::new(AllAgents::new(config, &data_dir, tasks.clone())),
             doors: Arc::new(doors),
             clock: Arc::clone(&clock),

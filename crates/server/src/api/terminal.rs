@@ -14,10 +14,12 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::response::Response;
+use futures_util::{SinkExt as _, StreamExt as _};
 use hob_sandbox::{ProcessEvent, Size};
 use hob_session::{NewExec, Running, SessionId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::App;
 use super::extract::Session;
@@ -108,38 +110,58 @@ async fn open(app: &App, id: &SessionId, say: Say) -> Result<Running, Problem> {
 }
 
 async fn relay(app: &App, running: &mut Running, socket: &mut WebSocket) -> Result<Option<i32>, Problem> {
-    loop {
-        tokio::select! {
-            () = app.closing.cancelled() => return Err(Problem::unavailable("the server is shutting down")),
-            event = running.process.next() => match event {
-                Some(ProcessEvent::Stdout(bytes)) => {
-                    if socket.send(marked(1, &bytes)).await.is_err() { return Ok(None) }
+    let (mut to_client, mut from_client) = socket.split();
+    let process = &mut running.process;
+    let stdin = process.stdin();
+    let (sizes, mut resized) = mpsc::channel(1);
+    let input = async {
+        while let Some(message) = from_client.next().await {
+            match message {
+                Ok(Message::Binary(bytes)) => {
+                    let given = if bytes.is_empty() { stdin.close().await } else { stdin.write(&bytes).await };
+                    if let Err(error) = given {
+                        tracing::debug!("failed to {error}: a command reads no more input");
+                    }
                 }
-                Some(ProcessEvent::Stderr(bytes)) => {
-                    if socket.send(marked(2, &bytes)).await.is_err() { return Ok(None) }
+                Ok(Message::Text(text)) => {
+                    if let Say::Size { rows, cols } = super::extract::parse(text.as_bytes())? {
+                        if sizes.send(Size { columns: cols, rows }).await.is_err() {
+                            break;
+                        }
+                    }
                 }
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Close(_)) | Err(_) => break,
+            }
+        }
+        Ok(None)
+    };
+    let output = async {
+        loop {
+            let event = tokio::select! {
+                event = process.next() => event,
+                Some(size) = resized.recv() => {
+                    if let Err(error) = process.resize(size).await {
+                        tracing::debug!("failed to {error}: a command without a terminal");
+                    }
+                    continue;
+                }
+            };
+            let frame = match event {
+                Some(ProcessEvent::Stdout(bytes)) => marked(1, &bytes),
+                Some(ProcessEvent::Stderr(bytes)) => marked(2, &bytes),
                 Some(ProcessEvent::Exited(exit)) => return Ok(Some(exit.code)),
                 Some(ProcessEvent::Lost) | None => return Err(Problem::unavailable("the sandbox was lost")),
-            },
-            message = socket.recv() => match message {
-                Some(Ok(Message::Binary(bytes))) if bytes.is_empty() => {
-                    // A command without standard input has nothing to close.
-                    drop(running.process.close_stdin().await);
-                }
-                Some(Ok(Message::Binary(bytes))) => {
-                    if let Err(error) = running.process.write_stdin(&bytes).await {
-                        tracing::debug!("failed to {error}: standard input of a command is closed");
-                    }
-                }
-                Some(Ok(Message::Text(text))) => {
-                    if let Say::Size { rows, cols } = super::extract::parse(text.as_bytes())? {
-                        drop(running.process.resize(Size { columns: cols, rows }).await);
-                    }
-                }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
-            },
+            };
+            if to_client.send(frame).await.is_err() {
+                return Ok(None);
+            }
         }
+    };
+    tokio::select! {
+        () = app.closing.cancelled() => Err(Problem::unavailable("the server is shutting down")),
+        ended = output => ended,
+        left = input => left,
     }
 }
 

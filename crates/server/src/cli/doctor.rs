@@ -1,6 +1,7 @@
 //! `hob doctor`: what this machine can and cannot do, and how to mend it.
 
 use clap::Args;
+use hob_sandbox::Grade;
 use serde::Serialize;
 
 use super::context::{print, print_json};
@@ -14,7 +15,7 @@ pub(super) struct Doctor {}
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(super) struct Finding {
     /// What was looked at.
     name: String,
     /// How it is.
@@ -26,10 +27,10 @@ pub struct Finding {
     fix: Option<String>,
 }
 
+/// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-/// How something is.
-pub enum Status {
+enum Status {
     /// Good.
     Good,
     /// Something is not possible, or not held; the rest works.
@@ -39,8 +40,7 @@ pub enum Status {
 }
 
 impl Finding {
-    /// Something that was looked at.
-    pub fn new(name: &str, status: Status, detail: impl Into<String>, fix: Option<&str>) -> Self {
+    fn new(name: &str, status: Status, detail: impl Into<String>, fix: Option<&str>) -> Self {
         Self { name: name.into(), status, detail: detail.into(), fix: fix.map(str::to_owned) }
     }
 }
@@ -61,7 +61,13 @@ impl Doctor {
 }
 
 async fn findings(context: &Context) -> Vec<Finding> {
-    let mut findings = crate::wiring::sandboxes::probe().await;
+    let mut findings = Vec::new();
+    match context.data_dir() {
+        Ok(data_dir) => {
+            findings.extend(crate::wiring::sandboxes::probe(&data_dir).await.into_iter().map(Finding::from));
+        }
+        Err(error) => findings.push(Finding::new("data folder", Status::Missing, error.to_string(), None)),
+    }
     findings.push(program("git", Status::Missing, "clones, commits and diffs need it", "apt install git"));
     findings.push(program(
         "node",
@@ -72,7 +78,6 @@ async fn findings(context: &Context) -> Vec<Finding> {
     findings.push(program("npm", Status::Lacking, "`hob agent install` needs it", "install npm"));
     findings.push(author());
     findings.push(models(context));
-    findings.push(disk(context));
     findings
 }
 
@@ -109,24 +114,19 @@ fn models(context: &Context) -> Finding {
     }
 }
 
-/// Room that a few images and sessions take.
-const DISK_BYTES_MIN: u64 = 5 << 30;
-
-fn disk(context: &Context) -> Finding {
-    let Ok(data_dir) = context.data_dir() else {
-        return Finding::new("disk", Status::Lacking, "the data folder is not known", None);
-    };
-    // The folder may not be there yet; then what counts is where it will be.
-    let existing = data_dir.ancestors().find(|folder| folder.exists());
-    let free = existing.and_then(|folder| rustix::fs::statvfs(folder).ok()).map(|stat| stat.f_bavail * stat.f_frsize);
-    let place = data_dir.display();
-    match free {
-        Some(free) if free < DISK_BYTES_MIN => {
-            let detail = format!("{} GiB free for {place}", free >> 30);
-            Finding::new("disk", Status::Lacking, detail, Some("free some space, or choose another --data-dir"))
+impl From<hob_sandbox::Finding> for Finding {
+    fn from(finding: hob_sandbox::Finding) -> Self {
+        let status = match finding.grade {
+            Grade::Ok => Status::Good,
+            Grade::Warn => Status::Lacking,
+            Grade::Fail => Status::Missing,
+        };
+        Self {
+            name: finding.name,
+            status,
+            detail: finding.detail,
+            fix: Some(finding.fix).filter(|fix| !fix.is_empty()),
         }
-        Some(free) => Finding::new("disk", Status::Good, format!("{} GiB free for {place}", free >> 30), None),
-        None => Finding::new("disk", Status::Lacking, format!("{place} could not be asked"), None),
     }
 }
 

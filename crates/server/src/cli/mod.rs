@@ -23,7 +23,6 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 pub use client::{Client, ClientError};
 pub use context::Context;
-pub use doctor::{Finding, Status};
 
 /// Runs a coding agent in a sandbox, with your repository, until your checks are green.
 #[derive(Debug, Parser)]

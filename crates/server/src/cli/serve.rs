@@ -1,5 +1,7 @@
 //! `hob serve`.
 
+use std::io::IsTerminal as _;
+
 use clap::Args;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -22,7 +24,8 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let filter = EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let ansi = std::io::stderr().is_terminal() && context.environment.get("NO_COLOR").is_none();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
         let mut config = context.config()?;
         if let Some(listen) = self.listen {
             config.server.listen = listen;

@@ -14,7 +14,7 @@ pub(super) const TOOLCHAIN: &str = "/opt/hob/agent";
 const HOME: &str = "/root";
 /// Bytes between an agent and the client of its protocol, in each direction.
 const PIPE_BYTES: usize = 256 << 10;
-/// What is taken at once from the client; well within the window of a process's standard input.
+/// What is taken at once from the client.
 const INPUT_BYTES: usize = 16 << 10;
 /// What an agent is told of a conversation that it cannot load, in bytes.
 const TRANSCRIPT_BYTES_MAX: usize = 64 << 10;
@@ -86,29 +86,37 @@ async fn pump(
     mut from_client: ReadHalf<DuplexStream>,
     mut to_client: WriteHalf<DuplexStream>,
 ) {
-    let mut piece = vec![0; INPUT_BYTES];
-    let mut open = true;
-    loop {
-        tokio::select! {
-            event = process.next() => match event {
-                Some(ProcessEvent::Stdout(bytes)) => {
-                    if to_client.write_all(&bytes).await.is_err() { break }
-                }
-                Some(ProcessEvent::Stderr(bytes)) => {
-                    tracing::debug!(agent, "{}", String::from_utf8_lossy(&bytes).trim_end());
-                }
-                Some(ProcessEvent::Exited(_) | ProcessEvent::Lost) | None => break,
-            },
-            read = from_client.read(&mut piece), if open => {
-                let len = read.unwrap_or(0);
-                if len == 0 || process.write_stdin(&piece[..len]).await.is_err() {
-                    // The client has let go: the agent reads the end of its input and may leave by itself.
-                    open = false;
-                    if process.close_stdin().await.is_err() { break }
-                }
+    let stdin = process.stdin();
+    let input = async {
+        let mut piece = vec![0; INPUT_BYTES];
+        loop {
+            let len = from_client.read(&mut piece).await.unwrap_or(0);
+            if len == 0 || stdin.write(&piece[..len]).await.is_err() {
+                break;
             }
         }
-    }
+        // The client has let go: the agent reads the end of its input and may leave by itself.
+        if let Err(error) = stdin.close().await {
+            tracing::debug!(agent, "failed to {error}: the sandbox ended before its agent");
+        }
+        std::future::pending::<()>().await;
+    };
+    let output = async {
+        while let Some(event) = process.next().await {
+            match event {
+                ProcessEvent::Stdout(bytes) => {
+                    if to_client.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                ProcessEvent::Stderr(bytes) => {
+                    tracing::debug!(agent, "{}", String::from_utf8_lossy(&bytes).trim_end());
+                }
+                ProcessEvent::Exited(_) | ProcessEvent::Lost => break,
+            }
+        }
+    };
+    tokio::select! { () = input => {}, () = output => {} }
     if let Err(error) = process.kill().await {
         tracing::debug!(agent, "failed to {error}: the sandbox ended before its agent");
     }
