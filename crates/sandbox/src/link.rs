@@ -104,6 +104,9 @@ impl Link {
         if state.identity != identity {
             state.identity = identity;
             state.connection.cancel();
+            state.waiting.clear();
+            // At once: who waits for a connection now waits for the next one.
+            self.out.send_replace(None);
         }
     }
 

@@ -16,6 +16,7 @@ use hob_guest::protocol::{FOLDER, FromGuest, GATEWAY_PORT, GATEWAY_SOCKET, Purpo
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use exec::{Exec, Spare};
 use files::Writes;
@@ -28,8 +29,12 @@ const EXECS_MAX: usize = 200;
 /// Joined connections at once; each costs two descriptors.
 const JOINS_MAX: usize = 256;
 
+/// After this time without anything to do, process 1 gets ready for the next command.
+const QUIET: Duration = Duration::from_millis(3);
+
 /// Runs until the sandbox is killed.
 pub(crate) fn run() -> Result<(), String> {
+    drop_capabilities().map_err(|error| format!("drop capabilities: {error}"))?;
     let listener =
         TcpListener::bind(("127.0.0.1", GATEWAY_PORT)).map_err(|error| format!("listen for the gateway: {error}"))?;
     listener.set_nonblocking(true).map_err(|error| error.to_string())?;
@@ -46,6 +51,22 @@ pub(crate) fn run() -> Result<(), String> {
     loop {
         guest.turn()?;
     }
+}
+
+/// Keeps what it was given, and sees to it that nothing below it can ever have more: `bwrap` leaves the bounding set as
+/// it was. The capability to do this goes with it.
+fn drop_capabilities() -> rustix::io::Result<()> {
+    let given = rustix::thread::capabilities(None)?.permitted;
+    let kept = given - CapabilitySet::SETPCAP;
+    for capability in CapabilitySet::all() - kept {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // A newer library knows capabilities that an older kernel does not.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: none })
 }
 
 struct Guest {
@@ -67,7 +88,10 @@ impl Guest {
             self.execs.values_mut().for_each(Exec::detach);
             self.writes = Writes::default();
         }
-        self.wait(now)?;
+        if self.wait(now)? {
+            // Nobody waits for anything now: the time to get ready for the next command.
+            self.keep_a_spare();
+        }
         reap()?;
         self.link.transfer();
         self.serve();
@@ -79,8 +103,8 @@ impl Guest {
         Ok(())
     }
 
-    /// Waits until anything can go on. Readiness is not kept: every part tries, and none of them ever blocks.
-    fn wait(&self, now: Instant) -> Result<(), String> {
+    /// Waits until anything can go on; true when nothing could for a while. Readiness is not kept: every part tries, and none of them ever blocks.
+    fn wait(&self, now: Instant) -> Result<bool, String> {
         let mut watched = Vec::new();
         self.link.watch(&mut watched);
         if self.joins.len() < JOINS_MAX {
@@ -91,10 +115,11 @@ impl Guest {
         self.joins.iter().for_each(|join| join.watch(&mut watched));
         let deadlines = self.execs.values().filter_map(Exec::deadline).chain(self.link.redial_at());
         let limit = deadlines.min().map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
-        let limit = limit.min(Duration::from_secs(1));
+        let limit = limit.min(if self.spare.is_some() { Duration::from_secs(1) } else { QUIET });
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
         match rustix::event::poll(&mut watched, Some(&limit)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(ready) => Ok(ready == 0),
+            Err(Errno::INTR) => Ok(false),
             Err(error) => Err(format!("wait: {error}")),
         }
     }
@@ -160,7 +185,6 @@ impl Guest {
             }
             Err(error) => self.link.fail(request, &error),
         }
-        self.keep_a_spare();
     }
 
     /// A supervisor that waits for its command, so that a command costs one new process and not two.

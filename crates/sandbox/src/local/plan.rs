@@ -23,6 +23,8 @@ const CAPABILITIES: &[&str] = &[
     "CAP_KILL",
     "CAP_NET_BIND_SERVICE",
     "CAP_SETGID",
+    // Given up by the guest as soon as it has limited what can ever be had below it.
+    "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ];

@@ -1,0 +1,84 @@
+//! Sandboxes without root: this program is started again as an ordinary user with borrowed IDs.
+//!
+//! As root the test makes that user for itself and removes it; as an ordinary user it is that user.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use common::{Bench, ok, spec};
+use hob_sandbox::{Limit, Local, LocalConfig, Provider, Spec};
+
+/// A user of this machine with a range of IDs, gone when the test is.
+struct User(String);
+
+impl User {
+    fn make() -> Self {
+        let name = format!("hobtest{}", std::process::id());
+        sh(&format!("useradd --create-home --shell /bin/bash {name}"));
+        sh(&format!("usermod --add-subuids 700000-765535 --add-subgids 700000-765535 {name}"));
+        Self(name)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        sh(&format!("pkill -KILL -u {0}; userdel --remove {0} 2>&1", self.0));
+    }
+}
+
+fn sh(line: &str) {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+}
+
+#[tokio::test]
+async fn an_ordinary_user_has_sandboxes_too() {
+    if !rustix::process::geteuid().is_root() {
+        return as_an_ordinary_user().await;
+    }
+    let user = User::make();
+    // The build folder may be closed to others, so the user gets a copy of this program.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("rootless");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let line = format!("cd /; TMPDIR=/home/{} HOME=/home/{} exec {} --exact as_the_user --nocapture", user.0, user.0, program.display());
+    let output = Command::new("su").args([user.0.as_str(), "-c", &format!("HOB_TEST_ROOTLESS=1 sh -c '{line}'")]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+/// The user's part of the test above.
+#[tokio::test]
+async fn as_the_user() {
+    if std::env::var_os("HOB_TEST_ROOTLESS").is_some() {
+        as_an_ordinary_user().await;
+    }
+}
+
+async fn as_an_ordinary_user() {
+    let bench = Bench::new().await;
+    let workspace = bench.folder.path().join("checkout");
+    std::fs::create_dir(&workspace).unwrap();
+    std::fs::write(workspace.join("file"), "host\n").unwrap();
+    let sandbox = bench.create(Spec { workspace: Some(workspace.clone()), ..spec("rootless") }).await;
+    assert_eq!(ok(&sandbox, "id -u; stat -c %u /workspace/file").await, "0\n0");
+    ok(&sandbox, "echo sandbox > /workspace/file; echo x > /usr/local/bin/made; echo x > /etc/made; echo x > /root/made").await;
+    assert_eq!(std::fs::read_to_string(workspace.join("file")).unwrap(), "host\n");
+    // Other users exist, as packages and databases want them.
+    ok(&sandbox, "chown 1000:1000 /workspace/file && setpriv --reuid 1000 --clear-groups test -O /workspace/file").await;
+    assert_ne!(common::run(&sandbox, "cat /etc/shadow-").await.code, 0);
+    assert_eq!(ok(&sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '").await, "lo");
+    // What cannot be held is said, not left out.
+    let unheld = bench.local.capabilities().unheld;
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert!(unheld.iter().any(|(limit, reason)| *limit == Limit::Memory && !reason.is_empty()), "{unheld:?}");
+    }
+    bench.local.destroy(sandbox.id()).await.unwrap();
+    bench.close().await;
+    drop(Local::probe(&LocalConfig::new("/tmp").data_dir).await);
+}
