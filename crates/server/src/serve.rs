@@ -20,7 +20,7 @@ use crate::auth::origin::Hosts;
 use crate::auth::{Auth, AuthError};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::wiring::{self, WiringError, agents::AllAgents, doors, meter, sandboxes};
+use crate::wiring::{self, WiringError, agents::NamedAgents, doors, meter, sandboxes};
 use crate::ws::{Acks, Hub};
 
 /// Why the server did not start, or did not go on.
@@ -144,7 +144,7 @@ impl Server {
         let doors = doors::GatewayDoors::new(gateway, sockets, default_model);
         let deps = Deps {
             provider: sandboxes::open(config, &data_dir, &tasks).await.map_err(ServeError::Sandboxes)?,
-            agents: Arc::new(AllAgents::new(config, &data_dir, tasks.clone())),
+            agents: Arc::new(NamedAgents::new(config, &data_dir, tasks.clone())),
             doors: Arc::new(doors),
             clock: Arc::clone(&clock),
             ids,

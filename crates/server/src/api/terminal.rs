@@ -124,10 +124,10 @@ async fn relay(app: &App, running: &mut Running, socket: &mut WebSocket) -> Resu
                     }
                 }
                 Ok(Message::Text(text)) => {
-                    if let Say::Size { rows, cols } = super::extract::parse(text.as_bytes())? {
-                        if sizes.send(Size { columns: cols, rows }).await.is_err() {
-                            break;
-                        }
+                    if let Say::Size { rows, cols } = super::extract::parse(text.as_bytes())?
+                        && sizes.send(Size { columns: cols, rows }).await.is_err()
+                    {
+                        break;
                     }
                 }
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}

@@ -5,7 +5,6 @@
 
 pub mod agents;
 pub mod doors;
-mod external;
 pub mod meter;
 pub mod sandboxes;
 
