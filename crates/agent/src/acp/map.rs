@@ -121,7 +121,10 @@ impl Mapper {
     }
 
     fn tool_call(&mut self, update: &Value) -> Vec<Update> {
-        self.open = None;
+        // A new call ends a message; news of an old one may come in the middle of it.
+        if self.calls.get(&self.id_prefix, update).is_none() {
+            self.open = None;
+        }
         let Some(call) = self.calls.merge(&self.id_prefix, update) else {
             return Vec::new();
         };

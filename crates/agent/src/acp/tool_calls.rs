@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::clip::{self, DIFF_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::update::{Location, PlanEntry, PlanStatus, ToolCall, ToolContent, ToolKind, ToolStatus};
@@ -80,7 +80,9 @@ fn new_call(id: String, update: &Value) -> ToolCall {
 
 fn apply(known: &mut Known, update: &Value) {
     let call = &mut known.call;
-    if let Some(title) = update["title"].as_str().filter(|title| !title.is_empty()) {
+    // Goose calls a run of calls that ended by one title of what they were about.
+    let has_ended = matches!(call.status, ToolStatus::Completed | ToolStatus::Failed);
+    if let Some(title) = update["title"].as_str().filter(|title| !title.is_empty() && !has_ended) {
         clip::start(title, NAME_BYTES_MAX).clone_into(&mut call.title);
     }
     if let Some(kind) = update["kind"].as_str() {
@@ -109,6 +111,16 @@ fn apply(known: &mut Known, update: &Value) {
     {
         call.content.push(ToolContent::Text { text });
     }
+    call.content.extend(described_change(call));
+}
+
+/// The change that an edit's arguments describe, for agents that show none (Goose).
+fn described_change(call: &ToolCall) -> Option<ToolContent> {
+    let is_edit = call.kind == ToolKind::Edit && call.status == ToolStatus::Completed;
+    let has_diff = call.content.iter().any(|content| matches!(content, ToolContent::Diff { .. }));
+    let (path, old, new) = (&call.input["path"], &call.input["before"], &call.input["after"]);
+    let diff = json!({"type": "diff", "path": path, "oldText": old.as_str()?, "newText": new.as_str()?});
+    (is_edit && !has_diff).then(|| content_of(&diff))?
 }
 
 /// The tool's name as the agent knows it: no agent says it where another does.
@@ -220,7 +232,6 @@ pub(super) fn plan(entries: &[Value]) -> Vec<PlanEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn parts_become_one_whole() {

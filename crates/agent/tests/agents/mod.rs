@@ -1,6 +1,6 @@
 //! What tests of external agents share: a host that records, a process behind pipes, an installed agent.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, clippy::print_stdout, reason = "each test binary uses its own part, and may be asked to talk")]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
