@@ -180,19 +180,14 @@ pub(super) fn gemini(access: &Access) -> LaunchSpec {
 }
 
 pub(super) fn goose(access: &Access) -> LaunchSpec {
-    let (provider, host, key) = match access.format {
-        ModelFormat::Anthropic => ("anthropic", "ANTHROPIC_HOST", "ANTHROPIC_API_KEY"),
-        ModelFormat::Gemini => ("google", "GOOGLE_HOST", "GOOGLE_API_KEY"),
-        ModelFormat::OpenAiChat | ModelFormat::OpenAiResponses => ("openai", "OPENAI_HOST", "OPENAI_API_KEY"),
-    };
     let program = access.tool("@aaif/goose-binary-linux-x64/bin/goose");
     access.spec(
         &[program, "acp".into(), "--with-builtin".into(), "developer".into()],
         &[
-            ("GOOSE_PROVIDER", provider),
+            ("GOOSE_PROVIDER", "openai"),
             ("GOOSE_MODEL", &access.model),
-            (host, &access.gateway),
-            (key, &access.token),
+            ("OPENAI_HOST", &access.gateway),
+            ("OPENAI_API_KEY", &access.token),
             ("OPENAI_BASE_PATH", "openai/v1/chat/completions"),
             ("GOOSE_CONTEXT_LIMIT", &access.context_tokens.to_string()),
             ("GOOSE_MODE", access.by_permissions("auto", "approve")),

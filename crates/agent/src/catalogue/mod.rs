@@ -200,7 +200,8 @@ static ENTRIES: [Entry; 5] = [
         package: "@aaif/goose-binary-linux-x64",
         version: "0.20.1",
         licence: "Apache-2.0",
-        formats: &[ModelFormat::OpenAiChat, ModelFormat::Anthropic, ModelFormat::Gemini],
+        // With its other providers it asks models of its own choice for titles, which the gateway need not offer.
+        formats: &[ModelFormat::OpenAiChat],
         node: None,
         memory_mib: 120,
         manifest: include_str!("npm/goose/package.json"),
