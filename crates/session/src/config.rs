@@ -179,6 +179,10 @@ pub trait Doors: Send + Sync {
     /// Words for a person that follow "failed to open the gateway: ".
     async fn open(&self, session: &SessionId, epoch: u64) -> Result<Access, String>;
 
+    /// Lets a session reach further hosts (`host`, `host:port` or `*.host`), as its repository asks. Whether the operator
+    /// allows that is for the door to decide. Nothing happens where a door does not take wishes.
+    async fn allow(&self, _session: &SessionId, _epoch: u64, _hosts: &[String]) {}
+
     /// Closes a session's door. One that is not open is no error.
     async fn close(&self, session: &SessionId);
 }

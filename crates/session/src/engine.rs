@@ -1,20 +1,48 @@
 //! The engine: the doors' one way to sessions. It holds the catalogue and hands each request to the session's driver.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use hob_agent::{Author, DirEntry};
-use hob_sandbox::{Process, Size};
+use hob_sandbox::{Command, Process, Sandbox, SandboxError, Size};
+use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::artifacts::{Artifacts, NewArtifact};
 use crate::config::{Deps, EngineConfig};
+use crate::decide::Input;
+use crate::driver::{AcceptedPrompt, Driver, INBOX_LEN, Message, disk};
 use crate::error::EngineError;
-use crate::event::ModelCall;
+use crate::event::{EventKind, ModelCall};
+use crate::fold::SessionState;
+use crate::git::{GitError, Mirror, Mirrors, display_name, inside};
 use crate::id::SessionId;
+use crate::log::SessionLog;
+use crate::owned::{House, Owned, millis};
 use crate::requests::{
     Artifact, BranchRef, Created, Filter, NewExec, NewPrompt, NewSession, Page, Queued, Record, Summary,
 };
+use crate::store::{self, Answer, Cursor, ListQuery, Store};
+use crate::turn::added;
+use crate::workspace;
+
+/// How long a claim of a session holds. On one machine the lock on the store's file says who is alive, so nothing waits
+/// for it; several servers on one store will.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// How long a shutdown waits for sessions.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// Events on a page at most, sessions on a page at most and by default.
+const EVENTS_MAX: usize = 1_000;
+const SESSIONS_MAX: u32 = 200;
+const SESSIONS_DEFAULT: u32 = 50;
 
 /// All sessions of a server. Cheap to clone; every clone is the same engine.
 #[derive(Clone)]
@@ -23,14 +51,20 @@ pub struct Engine {
 }
 
 struct Inner {
-    config: EngineConfig,
-    #[expect(dead_code, reason = "the drivers land next and use it")]
-    deps: Deps,
+    house: Arc<House>,
+    /// Sessions with a driver.
+    drivers: Mutex<HashMap<SessionId, Arc<OnceCell<Handle>>>>,
+    /// Sandboxes that an earlier engine left running and that no driver has taken over yet.
+    left_running: Mutex<HashSet<String>>,
 }
 
-/// What is not linked yet.
-fn absent<T>(inner: &Inner) -> Result<T, EngineError> {
-    Err(EngineError::Store { path: inner.config.data_dir.clone(), reason: "the store is not linked yet".into() })
+/// A session's driver, as the engine reaches it.
+#[derive(Clone)]
+struct Handle {
+    inbox: mpsc::Sender<Message>,
+    owned: Arc<Owned>,
+    /// Cancelled when the driver has ended and the next one may begin.
+    gone: CancellationToken,
 }
 
 /// A refusal of the gateway.
@@ -44,6 +78,29 @@ pub struct Refusal {
     pub reason: String,
 }
 
+/// A command that runs in a session's sandbox. While it is held, the sandbox is not put away.
+pub struct Running {
+    /// The command.
+    pub process: Process,
+    _in_use: InUse,
+}
+
+/// Somebody uses a sandbox.
+struct InUse(Arc<AtomicUsize>);
+
+impl InUse {
+    fn new(uses: &Arc<AtomicUsize>) -> Self {
+        uses.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(uses))
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Engine {
     /// Opens the store, takes over what an earlier engine left, and goes on with it: turns that were interrupted are
     /// told as such, and queued prompts run.
@@ -51,39 +108,102 @@ impl Engine {
     /// # Errors
     /// The folder or the store cannot be used, or another engine uses it.
     pub async fn open(config: EngineConfig, deps: Deps) -> Result<Self, EngineError> {
-        Ok(Self { inner: Arc::new(Inner { config, deps }) })
+        let data_dir = config.data_dir.clone();
+        tokio::fs::create_dir_all(&data_dir).await.map_err(|error| disk(&data_dir, &error))?;
+        let path = data_dir.join("hob.sqlite");
+        let store = tokio::task::spawn_blocking(move || Store::open(&path))
+            .await
+            .map_err(|error| EngineError::Store { path: data_dir.clone(), reason: error.to_string() })??;
+        let house = Arc::new(House {
+            mirrors: Mirrors::new(data_dir.join("mirrors")),
+            artifacts: Artifacts::new(data_dir.join("artifacts")),
+            tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            owner: deps.ids.next(),
+            store,
+            config,
+            deps,
+        });
+        let engine =
+            Self { inner: Arc::new(Inner { house, drivers: Mutex::default(), left_running: Mutex::default() }) };
+        engine.take_over().await?;
+        Ok(engine)
     }
 
     /// Makes a session. It gets its sandbox ready at once, whether there is a prompt yet or not.
     ///
     /// # Errors
     /// The agent, the model or the prompt is not one that the engine takes, or the store failed.
-    pub async fn create(&self, _session: NewSession) -> Result<Created, EngineError> {
-        absent(&self.inner)
+    pub async fn create(&self, session: NewSession) -> Result<Created, EngineError> {
+        self.check(&session).await?;
+        let house = &self.inner.house;
+        let id = SessionId::new(house.deps.ids.next()).map_err(EngineError::Invalid)?;
+        let at_ms = house.deps.clock.now_ms();
+        let NewSession { repository, base, agent, model, author, title, prompt, idempotency_key } = session;
+        let scope = format!("create {}", author.email);
+        let mut events = vec![EventKind::SessionCreated { repository, base, agent, model, author }];
+        events.extend(title.map(|title| EventKind::Titled { title }));
+        let mut created = Created { session: id.clone(), prompt: None };
+        let mut artifacts = Vec::new();
+        if let Some(prompt) = prompt {
+            artifacts = self.keep_attachments(&prompt).await?;
+            events.extend(artifacts.iter().map(added));
+            let prompt_id = house.deps.ids.next();
+            created.prompt = Some(Queued { prompt_id: prompt_id.clone(), position: 0 });
+            events.push(EventKind::PromptQueued {
+                prompt_id,
+                author: prompt.author,
+                text: prompt.text,
+                attachments: artifacts.iter().map(|artifact| artifact.artifact_id.clone()).collect(),
+                model: prompt.model,
+            });
+        }
+        let mut state = SessionState::new(id.clone(), at_ms);
+        for event in &events {
+            state.apply(at_ms, event);
+        }
+        let answer = match idempotency_key {
+            Some(key) => Some(Answer { scope, key, answer: to_json(&created)? }),
+            None => None,
+        };
+        let made = house.store.create(state.summary, at_ms, events, artifacts, answer).await?;
+        if let store::Created::Before(before) = made {
+            return from_json(&before);
+        }
+        if let Err(error) = self.handle(&id).await {
+            // It is on disk: the next request, or the next start, goes on with it.
+            tracing::error!(session.id = %id, "a new session does not start yet: failed to {error}");
+        }
+        Ok(created)
     }
 
     /// Queues a prompt. When this returns, the prompt is on disk.
     ///
     /// # Errors
     /// There is no such session, it is archived, its queue is full, or the prompt is too long.
-    pub async fn prompt(&self, _id: &SessionId, _prompt: NewPrompt) -> Result<Queued, EngineError> {
-        absent(&self.inner)
+    pub async fn prompt(&self, id: &SessionId, prompt: NewPrompt) -> Result<Queued, EngineError> {
+        self.check_prompt(&prompt)?;
+        let pictures = self.keep_attachments(&prompt).await?;
+        let NewPrompt { text, author, model, idempotency_key, .. } = prompt;
+        let prompt = AcceptedPrompt { text, author, pictures, model, idempotency_key };
+        self.send(id, |reply| Message::Prompt(Box::new(prompt.clone()), reply)).await
     }
 
     /// Takes back a prompt that has not started.
     ///
     /// # Errors
     /// There is no such session or no such prompt in its queue.
-    pub async fn cancel_prompt(&self, _id: &SessionId, _prompt_id: &str, _by: Author) -> Result<(), EngineError> {
-        absent(&self.inner)
+    pub async fn cancel_prompt(&self, id: &SessionId, prompt_id: &str, by: Author) -> Result<(), EngineError> {
+        self.ask(id, Input::CancelPrompt { prompt_id: prompt_id.to_owned(), by }).await
     }
 
     /// Stops the turn that runs; the queue goes on. Without one, nothing happens.
     ///
     /// # Errors
     /// There is no such session.
-    pub async fn stop(&self, _id: &SessionId, _by: Author) -> Result<(), EngineError> {
-        absent(&self.inner)
+    pub async fn stop(&self, id: &SessionId, by: Author) -> Result<(), EngineError> {
+        self.ask(id, Input::Stop { by }).await
     }
 
     /// Closes a session for good: its turn is stopped, its queue cancelled, its sandbox removed. Its log stays. A
@@ -91,8 +211,8 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such session.
-    pub async fn archive(&self, _id: &SessionId, _by: Author) -> Result<(), EngineError> {
-        absent(&self.inner)
+    pub async fn archive(&self, id: &SessionId, by: Author) -> Result<(), EngineError> {
+        self.ask(id, Input::Archive { by }).await
     }
 
     /// Answers an open permission request with one of its options.
@@ -101,12 +221,13 @@ impl Engine {
     /// There is no such session, open request or option.
     pub async fn answer_permission(
         &self,
-        _id: &SessionId,
-        _request_id: &str,
-        _option_id: &str,
-        _by: Author,
+        id: &SessionId,
+        request_id: &str,
+        option_id: &str,
+        by: Author,
     ) -> Result<(), EngineError> {
-        absent(&self.inner)
+        let (request_id, option_id) = (request_id.to_owned(), option_id.to_owned());
+        self.ask(id, Input::AnswerPermission { request_id, option_id, by }).await
     }
 
     /// Answers an open question.
@@ -115,36 +236,52 @@ impl Engine {
     /// There is no such session or open question.
     pub async fn answer_question(
         &self,
-        _id: &SessionId,
-        _question_id: &str,
-        _text: &str,
-        _by: Author,
+        id: &SessionId,
+        question_id: &str,
+        text: &str,
+        by: Author,
     ) -> Result<(), EngineError> {
-        absent(&self.inner)
+        let (question_id, text) = (question_id.to_owned(), text.to_owned());
+        self.ask(id, Input::AnswerQuestion { question_id, text, by }).await
     }
 
     /// A page of sessions, the one that changed last first. `cursor` is [`Page::next`] of the page before.
     ///
     /// # Errors
     /// The cursor is none, or the store failed.
-    pub async fn list(&self, _filter: Filter, _cursor: Option<&str>) -> Result<Page, EngineError> {
-        absent(&self.inner)
+    pub async fn list(&self, filter: Filter, cursor: Option<&str>) -> Result<Page, EngineError> {
+        let after = cursor.map(str::parse::<Cursor>).transpose().map_err(EngineError::Invalid)?;
+        let query = ListQuery {
+            state: filter.state,
+            repository: filter.repository,
+            author_email: filter.author_email,
+            limit: filter.limit.unwrap_or(SESSIONS_DEFAULT).clamp(1, SESSIONS_MAX),
+            after,
+        };
+        let (sessions, next) = self.inner.house.store.list(query).await?;
+        Ok(Page { sessions, next: next.map(|cursor| cursor.to_string()) })
     }
 
     /// One session.
     ///
     /// # Errors
     /// There is no such session, or the store failed.
-    pub async fn get(&self, _id: &SessionId) -> Result<Summary, EngineError> {
-        absent(&self.inner)
+    pub async fn get(&self, id: &SessionId) -> Result<Summary, EngineError> {
+        let found = self.inner.house.store.summary(id).await?;
+        found.ok_or_else(|| EngineError::NoSuchSession(id.clone()))
     }
 
     /// Events after `since`, oldest first; at most `limit`, and at most 1,000.
     ///
     /// # Errors
     /// There is no such session, or the store failed.
-    pub async fn events(&self, _id: &SessionId, _since: u64, _limit: usize) -> Result<Vec<Record>, EngineError> {
-        absent(&self.inner)
+    pub async fn events(&self, id: &SessionId, since: u64, limit: usize) -> Result<Vec<Record>, EngineError> {
+        let found = self.inner.house.store.events(id, since, limit.clamp(1, EVENTS_MAX)).await?;
+        if found.is_empty() {
+            // Nothing new, or no such session.
+            self.get(id).await?;
+        }
+        Ok(found)
     }
 
     /// Every event after `since`: those of the past, then those to come, without a gap and without a double. It ends
@@ -154,26 +291,38 @@ impl Engine {
     /// There is no such session, or the store failed.
     pub async fn subscribe(
         &self,
-        _id: &SessionId,
-        _since: u64,
+        id: &SessionId,
+        since: u64,
     ) -> Result<BoxStream<'static, Result<Record, EngineError>>, EngineError> {
-        absent(&self.inner)
+        self.get(id).await?;
+        let end = self.inner.house.closed.clone();
+        let followed = self.inner.house.store.follow(id, since, end);
+        let records = stream::unfold(Some(followed), |followed| async {
+            let mut followed = followed?;
+            match followed.next().await {
+                Ok(Some(record)) => Some((Ok(record), Some(followed))),
+                Ok(None) => None,
+                Err(error) => Some((Err(EngineError::from(error)), None)),
+            }
+        });
+        Ok(records.boxed())
     }
 
     /// Records a model call that the gateway carried for a session in an epoch.
     ///
     /// # Errors
     /// There is no such session, its epoch is another, or the store failed.
-    pub async fn record_usage(&self, _id: &SessionId, _epoch: u64, _call: ModelCall) -> Result<(), EngineError> {
-        absent(&self.inner)
+    pub async fn record_usage(&self, id: &SessionId, epoch: u64, call: ModelCall) -> Result<(), EngineError> {
+        self.record_for_gateway(id, epoch, EventKind::ModelCall(call)).await
     }
 
     /// Records what the gateway did not let out of a session in an epoch.
     ///
     /// # Errors
     /// There is no such session, its epoch is another, or the store failed.
-    pub async fn record_refusal(&self, _id: &SessionId, _epoch: u64, _refusal: Refusal) -> Result<(), EngineError> {
-        absent(&self.inner)
+    pub async fn record_refusal(&self, id: &SessionId, epoch: u64, refusal: Refusal) -> Result<(), EngineError> {
+        let Refusal { host, port, reason } = refusal;
+        self.record_for_gateway(id, epoch, EventKind::EgressRefused { host, port, reason }).await
     }
 
     /// The session's change against its base as a unified diff, new files included: as the sandbox has it now, or as of
@@ -181,86 +330,339 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such session, or git failed.
-    pub async fn diff(&self, _id: &SessionId) -> Result<String, EngineError> {
-        absent(&self.inner)
+    pub async fn diff(&self, id: &SessionId) -> Result<String, EngineError> {
+        let summary = self.get(id).await?;
+        let Some(base) = summary.base_commit else { return Ok(String::new()) };
+        let sandbox = self.registered(id).and_then(|handle| handle.owned.sandbox().now());
+        let diff = match (sandbox, summary.commit) {
+            (Some(sandbox), _) => inside::diff(&sandbox, &base).await,
+            (None, Some(commit)) => self.mirror(id).await?.diff(&base, &commit).await,
+            (None, None) => Ok(String::new()),
+        };
+        diff.map_err(|error| git_error(&summary.repository, &error))
     }
 
     /// Runs a command in the session's sandbox, which is started when there is none.
     ///
     /// # Errors
     /// There is no such session, it is archived, or its sandbox cannot be started.
-    pub async fn exec(&self, _id: &SessionId, _exec: NewExec) -> Result<Running, EngineError> {
-        absent(&self.inner)
+    pub async fn exec(&self, id: &SessionId, exec: NewExec) -> Result<Running, EngineError> {
+        let (sandbox, in_use) = self.sandbox(id).await?;
+        let NewExec { argv, cwd, env, stdin, timeout } = exec;
+        let cwd = Some(cwd.map_or_else(|| workspace::ROOT.to_owned(), |cwd| workspace::absolute(&cwd)));
+        let command = Command { argv, cwd, env, stdin, timeout, pty: None };
+        let process = sandbox.exec(command).await.map_err(|error| EngineError::Sandbox(error.to_string()))?;
+        Ok(Running { process, _in_use: in_use })
     }
 
     /// Opens a terminal with a shell in the session's sandbox, which is started when there is none.
     ///
     /// # Errors
     /// As for [`Engine::exec`].
-    pub async fn shell(&self, _id: &SessionId, _size: Size) -> Result<Running, EngineError> {
-        absent(&self.inner)
+    pub async fn shell(&self, id: &SessionId, size: Size) -> Result<Running, EngineError> {
+        let (sandbox, in_use) = self.sandbox(id).await?;
+        let pick = "if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi";
+        let command =
+            Command::new(["/bin/sh", "-c", pick]).cwd(workspace::ROOT).env("TERM", "xterm-256color").pty(size);
+        let process = sandbox.exec(command).await.map_err(|error| EngineError::Sandbox(error.to_string()))?;
+        Ok(Running { process, _in_use: in_use })
     }
 
     /// A file's bytes, at most [`EngineLimits::file_bytes_max`](crate::EngineLimits).
     ///
     /// # Errors
     /// As for [`Engine::exec`], and when there is no such file.
-    pub async fn read_file(&self, _id: &SessionId, _path: &str) -> Result<Bytes, EngineError> {
-        absent(&self.inner)
+    pub async fn read_file(&self, id: &SessionId, path: &str) -> Result<Bytes, EngineError> {
+        let (sandbox, _in_use) = self.sandbox(id).await?;
+        let max = self.inner.house.config.limits.file_bytes_max as u64;
+        sandbox.read_file(&workspace::absolute(path), 0..max).await.map_err(|error| file_error(path, error))
     }
 
     /// Replaces a file's bytes, and makes its folders.
     ///
     /// # Errors
     /// As for [`Engine::exec`], and when the file is too large.
-    pub async fn write_file(&self, _id: &SessionId, _path: &str, _bytes: Bytes) -> Result<(), EngineError> {
-        absent(&self.inner)
+    pub async fn write_file(&self, id: &SessionId, path: &str, bytes: Bytes) -> Result<(), EngineError> {
+        let max = self.inner.house.config.limits.file_bytes_max;
+        if bytes.len() > max {
+            return Err(EngineError::Invalid(format!("{path} has {} bytes, at most {max} are taken", bytes.len())));
+        }
+        let (sandbox, _in_use) = self.sandbox(id).await?;
+        sandbox.write_file(&workspace::absolute(path), bytes).await.map_err(|error| file_error(path, error))
     }
 
     /// A folder's entries, sorted by name.
     ///
     /// # Errors
     /// As for [`Engine::exec`], and when there is no such folder.
-    pub async fn list_dir(&self, _id: &SessionId, _path: &str) -> Result<Vec<DirEntry>, EngineError> {
-        absent(&self.inner)
+    pub async fn list_dir(&self, id: &SessionId, path: &str) -> Result<Vec<DirEntry>, EngineError> {
+        let (sandbox, _in_use) = self.sandbox(id).await?;
+        workspace::list(&sandbox, path).await.map_err(|error| file_error(path, error))
     }
 
     /// What the session made, oldest first.
     ///
     /// # Errors
     /// There is no such session, or the store failed.
-    pub async fn artifacts(&self, _id: &SessionId) -> Result<Vec<Artifact>, EngineError> {
-        absent(&self.inner)
+    pub async fn artifacts(&self, id: &SessionId) -> Result<Vec<Artifact>, EngineError> {
+        self.get(id).await?;
+        Ok(self.inner.house.store.artifacts(id).await?)
     }
 
     /// An artifact and its bytes.
     ///
     /// # Errors
     /// There is no such session or artifact, or its file cannot be read.
-    pub async fn artifact_bytes(&self, _id: &SessionId, _artifact_id: &str) -> Result<(Artifact, Bytes), EngineError> {
-        absent(&self.inner)
+    pub async fn artifact_bytes(&self, id: &SessionId, artifact_id: &str) -> Result<(Artifact, Bytes), EngineError> {
+        let found = self.artifacts(id).await?.into_iter().find(|artifact| artifact.artifact_id == artifact_id);
+        let artifact = found.ok_or_else(|| EngineError::NoSuchArtifact { artifact_id: artifact_id.to_owned() })?;
+        let bytes = self.inner.house.artifacts.read(&artifact).await;
+        let bytes = bytes.map_err(|error| disk(&self.inner.house.config.data_dir, &error))?;
+        Ok((artifact, bytes))
     }
 
     /// Where the session's branch can be fetched from; `None` while it has no commit.
     ///
     /// # Errors
     /// There is no such session, or the store failed.
-    pub async fn branch(&self, _id: &SessionId) -> Result<Option<BranchRef>, EngineError> {
-        absent(&self.inner)
+    pub async fn branch(&self, id: &SessionId) -> Result<Option<BranchRef>, EngineError> {
+        let summary = self.get(id).await?;
+        let (Some(branch), Some(commit)) = (summary.branch, summary.commit) else { return Ok(None) };
+        Ok(Some(BranchRef { mirror: self.mirror(id).await?.folder().to_owned(), branch, commit }))
     }
 
     /// Stops all turns (they are told as interrupted), leaves the sandboxes running for the next engine, and waits
     /// until everything is on disk.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let house = &self.inner.house;
+        house.closing.cancel();
+        house.tracker.close();
+        if tokio::time::timeout(SHUTDOWN, house.tracker.wait()).await.is_err() {
+            tracing::warn!("sessions did not end within {} s; the next start goes on with them", SHUTDOWN.as_secs());
+        }
+        house.closed.cancel();
+        house.store.close().await;
+    }
 
     /// Where this engine keeps its things.
-    pub fn data_dir(&self) -> &PathBuf {
-        &self.inner.config.data_dir
+    pub fn data_dir(&self) -> &Path {
+        &self.inner.house.config.data_dir
     }
 }
 
-/// A command that runs in a session's sandbox. While it is held, the sandbox is not put away.
-pub struct Running {
-    /// The command.
-    pub process: Process,
+impl Engine {
+    /// Takes over what an earlier engine left: sessions with work to do, and those whose sandbox still runs.
+    async fn take_over(&self) -> Result<(), EngineError> {
+        let house = &self.inner.house;
+        let listed = house.deps.provider.list().await.map_err(|error| EngineError::Sandbox(error.to_string()))?;
+        let running: HashSet<String> =
+            listed.into_iter().filter(|found| found.running).map(|found| found.id.to_string()).collect();
+        let mut sessions: Vec<SessionId> = house.store.pending().await?;
+        let others = running.iter().filter_map(|id| SessionId::new(id.as_str()).ok());
+        sessions.extend(others.filter(|id| !sessions.contains(id)).collect::<Vec<_>>());
+        *self.inner.left_running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+        for id in sessions {
+            match self.handle(&id).await {
+                Ok(_) => {}
+                Err(EngineError::NoSuchSession(id)) => tracing::warn!(sandbox.id = %id, "a sandbox of no session runs"),
+                // The others are not held up by one.
+                Err(error) => tracing::error!(session.id = %id, "a session is not taken over: failed to {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(&self, session: &NewSession) -> Result<(), EngineError> {
+        let invalid = |reason: &str| {
+            let repository = display_name(&session.repository);
+            Err(EngineError::Repository { repository, reason: reason.to_owned() })
+        };
+        self.inner.house.deps.agents.check(&session.agent, &session.model).map_err(EngineError::Invalid)?;
+        if let Some(prompt) = &session.prompt {
+            self.check_prompt(prompt)?;
+        }
+        let repository = session.repository.as_str();
+        if repository.is_empty() || repository.starts_with('-') || repository.chars().any(char::is_control) {
+            return invalid("it is no path and no URL");
+        }
+        if has_password(repository) {
+            return invalid("its URL holds a password; give that to git's credential helper on the server instead");
+        }
+        if Path::new(repository).is_absolute() {
+            let there = tokio::fs::try_exists(repository).await;
+            if !there.map_err(|error| disk(Path::new(repository), &error))? {
+                return invalid("there is no such folder on the server's machine");
+            }
+        } else if !repository.contains(':') {
+            return invalid("give its absolute path on the server's machine, or its URL");
+        }
+        Ok(())
+    }
+
+    fn check_prompt(&self, prompt: &NewPrompt) -> Result<(), EngineError> {
+        let limits = &self.inner.house.config.limits;
+        if prompt.text.len() > limits.prompt_bytes_max {
+            return Err(EngineError::PromptTooLong { bytes: prompt.text.len(), max: limits.prompt_bytes_max });
+        }
+        if prompt.text.trim().is_empty() && prompt.attachments.is_empty() {
+            return Err(EngineError::Invalid("the prompt is empty".to_owned()));
+        }
+        let max = limits.attachment_bytes_max;
+        match prompt.attachments.iter().find(|attachment| attachment.bytes.len() > max) {
+            Some(large) => Err(EngineError::Invalid(format!(
+                "the attachment {} has {} bytes, at most {max} are taken",
+                large.name,
+                large.bytes.len()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn keep_attachments(&self, prompt: &NewPrompt) -> Result<Vec<Artifact>, EngineError> {
+        let house = &self.inner.house;
+        let mut kept = Vec::new();
+        for attachment in &prompt.attachments {
+            let new = NewArtifact {
+                artifact_id: house.deps.ids.next(),
+                kind: "image",
+                name: &attachment.name,
+                media_type: &attachment.media_type,
+                at_ms: house.deps.clock.now_ms(),
+            };
+            let artifact = house.artifacts.keep(new, &attachment.bytes).await;
+            kept.push(artifact.map_err(|error| disk(&house.config.data_dir, &error))?);
+        }
+        Ok(kept)
+    }
+
+    async fn ask(&self, id: &SessionId, input: Input) -> Result<(), EngineError> {
+        self.send(id, |reply| Message::Ask(input.clone(), reply)).await
+    }
+
+    /// Gives a message to a session's driver, and waits for the answer. A driver that rests in this moment has not taken
+    /// it; then the next one is asked.
+    async fn send<T>(
+        &self,
+        id: &SessionId,
+        message: impl Fn(oneshot::Sender<Result<T, EngineError>>) -> Message,
+    ) -> Result<T, EngineError> {
+        loop {
+            if self.inner.house.closing.is_cancelled() {
+                return Err(EngineError::ShuttingDown);
+            }
+            let handle = self.handle(id).await?;
+            let (reply, answer) = oneshot::channel();
+            if handle.inbox.send(message(reply)).await.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return answer;
+            }
+            handle.gone.cancelled().await;
+        }
+    }
+
+    /// The driver of a session; one is started where there is none.
+    async fn handle(&self, id: &SessionId) -> Result<Handle, EngineError> {
+        let cell = {
+            let mut drivers = self.inner.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(drivers.entry(id.clone()).or_default())
+        };
+        let handle = cell.get_or_try_init(|| self.drive(id, &cell)).await.cloned();
+        if handle.is_err() {
+            self.forget(id, &cell);
+        }
+        handle
+    }
+
+    /// The driver of a session, if there is one.
+    fn registered(&self, id: &SessionId) -> Option<Handle> {
+        let drivers = self.inner.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        drivers.get(id)?.get().cloned()
+    }
+
+    async fn drive(&self, id: &SessionId, cell: &Arc<OnceCell<Handle>>) -> Result<Handle, EngineError> {
+        let house = &self.inner.house;
+        let until = house.deps.clock.now_ms() + millis(LEASE);
+        let claim = house.store.claim(id, &house.owner, until).await?;
+        let epoch = claim.ok_or_else(|| EngineError::NoSuchSession(id.clone()))?.epoch;
+        let clock = Arc::clone(&house.deps.clock);
+        let log = SessionLog::load(house.store.clone(), id.clone(), epoch, clock).await?;
+        let owned = Arc::new(Owned::new(Arc::clone(house), id.clone(), epoch, log));
+        let (inbox, waiting) = mpsc::channel(INBOX_LEN);
+        let driver = Driver::new(Arc::clone(&owned), waiting, inbox.clone());
+        let handle = Handle { inbox, owned, gone: CancellationToken::new() };
+        let alive = self.inner.left_running.lock().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
+        let (engine, id, cell, gone) = (self.clone(), id.clone(), Arc::downgrade(cell), handle.gone.clone());
+        house.tracker.spawn(async move {
+            let end = driver.run(Input::Opened { alive }).await;
+            tracing::debug!(session.id = %id, "the driver has ended: {end:?}");
+            if let Some(cell) = cell.upgrade() {
+                engine.forget(&id, &cell);
+            }
+            gone.cancel();
+        });
+        Ok(handle)
+    }
+
+    fn forget(&self, id: &SessionId, cell: &Arc<OnceCell<Handle>>) {
+        let mut drivers = self.inner.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        if drivers.get(id).is_some_and(|known| Arc::ptr_eq(known, cell)) {
+            drivers.remove(id);
+        }
+    }
+
+    /// The sandbox of a session, started where there is none.
+    async fn sandbox(&self, id: &SessionId) -> Result<(Sandbox, InUse), EngineError> {
+        self.ask(id, Input::Want).await?;
+        let handle = self.handle(id).await?;
+        let in_use = InUse::new(&handle.owned.uses);
+        let sandbox = handle.owned.sandbox().ready().await.map_err(EngineError::Sandbox)?;
+        Ok((sandbox, in_use))
+    }
+
+    async fn record_for_gateway(&self, id: &SessionId, epoch: u64, event: EventKind) -> Result<(), EngineError> {
+        let stale = || EngineError::Fenced { session: id.clone(), epoch };
+        let handle = self.registered(id).filter(|handle| handle.owned.epoch == epoch).ok_or_else(stale)?;
+        Ok(handle.owned.record(vec![event]).await?)
+    }
+
+    /// The mirror of a session's repository.
+    async fn mirror(&self, id: &SessionId) -> Result<Mirror, EngineError> {
+        let first = self.inner.house.store.events(id, 0, 1).await?;
+        let kind = first.first().and_then(|record| record.event().ok()).map(|event| event.kind);
+        match kind {
+            Some(EventKind::SessionCreated { repository, .. }) => Ok(self.inner.house.mirrors.known(&repository)),
+            _ => Err(EngineError::NoSuchSession(id.clone())),
+        }
+    }
+}
+
+/// Whether a URL carries `user:password@`.
+fn has_password(repository: &str) -> bool {
+    let Some((_, rest)) = repository.split_once("://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+fn git_error(repository: &str, error: &GitError) -> EngineError {
+    EngineError::Repository { repository: repository.to_owned(), reason: format!("failed to {error}") }
+}
+
+fn file_error(path: &str, error: SandboxError) -> EngineError {
+    let missing = matches!(error, SandboxError::NotFound { .. });
+    match error {
+        SandboxError::NotFound { .. } => {
+            EngineError::File { path: path.to_owned(), reason: "there is no such file".to_owned(), missing }
+        }
+        SandboxError::Refused { reason, .. } => EngineError::File { path: path.to_owned(), reason, missing },
+        other => EngineError::Sandbox(other.to_string()),
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String, EngineError> {
+    serde_json::to_string(value).map_err(|error| EngineError::Invalid(error.to_string()))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, EngineError> {
+    serde_json::from_str(json).map_err(|error| EngineError::Invalid(error.to_string()))
 }

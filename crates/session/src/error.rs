@@ -113,3 +113,16 @@ pub enum EngineError {
     #[error("go on: the server is shutting down")]
     ShuttingDown,
 }
+
+impl From<crate::store::StoreError> for EngineError {
+    fn from(error: crate::store::StoreError) -> Self {
+        use crate::store::StoreError;
+        match error {
+            StoreError::Full { path } => Self::DiskFull { path },
+            StoreError::Fenced { session, epoch } => Self::Fenced { session, epoch },
+            StoreError::Closed => Self::ShuttingDown,
+            StoreError::InUse { ref path } => Self::Store { path: path.clone(), reason: error.to_string() },
+            StoreError::Broken { path, reason } => Self::Store { path, reason },
+        }
+    }
+}

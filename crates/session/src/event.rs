@@ -85,6 +85,18 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         detail: Option<String>,
     },
+    /// The session was given a name for lists.
+    Titled {
+        /// The name.
+        title: String,
+    },
+    /// It is known which commit the session works from.
+    BaseResolved {
+        /// The commit's full ID.
+        commit: String,
+        /// The branch that results go to.
+        branch: String,
+    },
     /// A turn began.
     TurnStarted {
         /// The turn's ID.

@@ -7,19 +7,29 @@
 //! `now()` and no random IDs: both are arguments.
 
 mod agents;
+mod artifacts;
 pub mod checks;
 mod clock;
 mod config;
+pub mod decide;
+mod driver;
 mod engine;
 pub mod environment;
 mod error;
 pub mod event;
 pub mod evidence;
+pub mod fold;
 pub mod git;
 mod id;
+mod log;
+mod owned;
 mod requests;
+mod start;
 pub mod state;
+pub mod store;
+mod turn;
 mod waiting;
+mod workspace;
 
 pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};

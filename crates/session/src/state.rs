@@ -10,6 +10,10 @@
 //!     ▼
 //!   Failed ──── prompt ────▶ Starting
 //! ```
+//!
+//! Beside the drawing: the agent is prompted while the sandbox is still starting, so *sandbox ready* leads to Running
+//! where a turn is under way already; and a sandbox can be lost while nothing runs, so Idle may become Suspended too.
+//! A command in the sandbox wakes a session just as a prompt does.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,4 +35,26 @@ pub enum State {
     Failed,
     /// Closed for good.
     Archived,
+}
+
+impl State {
+    /// Every arrow of the drawing but those to [`State::Archived`], to which every other state leads.
+    pub const ARROWS: [(Self, Self); 11] = [
+        (Self::Idle, Self::Running),
+        (Self::Running, Self::Idle),
+        (Self::Running, Self::Suspended),
+        (Self::Idle, Self::Suspended),
+        (Self::Idle, Self::Suspending),
+        (Self::Suspending, Self::Suspended),
+        (Self::Suspended, Self::Starting),
+        (Self::Starting, Self::Idle),
+        (Self::Starting, Self::Running),
+        (Self::Starting, Self::Failed),
+        (Self::Failed, Self::Starting),
+    ];
+
+    /// Whether the drawing has an arrow from this state to the other.
+    pub fn leads_to(self, to: Self) -> bool {
+        (to == Self::Archived && self != Self::Archived) || Self::ARROWS.contains(&(self, to))
+    }
 }

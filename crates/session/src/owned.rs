@@ -1,0 +1,160 @@
+//! A session that this engine owns, as its driver and the tasks of its steps share it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hob_agent::Agent;
+use hob_sandbox::SandboxId;
+use tokio::sync::{OnceCell, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::artifacts::Artifacts;
+use crate::config::{Access, Deps, EngineConfig};
+use crate::decide::Rules;
+use crate::event::{EventKind, PhaseStatus};
+use crate::git::Mirrors;
+use crate::id::SessionId;
+use crate::log::{Beside, SessionLog};
+use crate::store::{Store, StoreError};
+use crate::waiting::{Presence, WaitingSandbox};
+
+/// How long an agent may take to leave.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What all sessions of an engine share.
+pub(crate) struct House {
+    pub(crate) config: EngineConfig,
+    pub(crate) deps: Deps,
+    /// This engine, in the store.
+    pub(crate) owner: String,
+    pub(crate) store: Store,
+    pub(crate) mirrors: Mirrors,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) tracker: TaskTracker,
+    /// Cancelled when the engine shuts down: no new turn begins, those that run are interrupted.
+    pub(crate) closing: CancellationToken,
+    /// Cancelled when every driver has ended: whoever follows a log hears its end.
+    pub(crate) closed: CancellationToken,
+}
+
+impl House {
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            queue_len_max: self.config.limits.queue_len_max,
+            suspend_after_ms: u64::try_from(self.config.timeouts.suspend_after.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A session that this engine owns.
+pub(crate) struct Owned {
+    pub(crate) house: Arc<House>,
+    pub(crate) id: SessionId,
+    pub(crate) epoch: u64,
+    pub(crate) log: SessionLog,
+    pub(crate) presence: watch::Sender<Presence>,
+    /// Turns that wait for an answer to a permission request or a question.
+    pub(crate) requests: Mutex<HashMap<String, oneshot::Sender<Option<String>>>>,
+    /// Commands and terminals of people in the sandbox.
+    pub(crate) uses: Arc<AtomicUsize>,
+    /// The agent between turns. A turn takes it, and puts it back when it ended in order.
+    pub(crate) agent: tokio::sync::Mutex<Option<Box<dyn Agent>>>,
+    access: OnceCell<Access>,
+}
+
+impl Owned {
+    pub(crate) fn new(house: Arc<House>, id: SessionId, epoch: u64, log: SessionLog) -> Self {
+        let presence = watch::Sender::new(Presence::Absent("it was not started".to_owned()));
+        Self {
+            house,
+            id,
+            epoch,
+            log,
+            presence,
+            requests: Mutex::default(),
+            uses: Arc::default(),
+            agent: tokio::sync::Mutex::new(None),
+            access: OnceCell::new(),
+        }
+    }
+
+    /// A new handle on the sandbox.
+    pub(crate) fn sandbox(&self) -> WaitingSandbox {
+        WaitingSandbox::new(self.presence.subscribe())
+    }
+
+    /// The sandbox's name: the session's.
+    pub(crate) fn sandbox_id(&self) -> Result<SandboxId, String> {
+        SandboxId::new(self.id.as_str())
+    }
+
+    /// The folder that holds what belongs to this session alone.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.house.config.data_dir.join("sessions").join(self.id.as_str())
+    }
+
+    /// The door to the gateway, opened when it is first needed.
+    pub(crate) async fn access(&self) -> Result<&Access, String> {
+        self.access.get_or_try_init(|| self.house.deps.doors.open(&self.id, self.epoch)).await
+    }
+
+    /// Records events that belong to a turn or a start, and waits a while for room on a full disk.
+    pub(crate) async fn record(&self, events: Vec<EventKind>) -> Result<(), StoreError> {
+        self.log.append_patiently(events, Beside::default(), self.house.config.timeouts.disk_full).await
+    }
+
+    /// Runs a phase of getting ready, and records its start, its end, and how long it took.
+    pub(crate) async fn phase<T>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<(T, Option<String>), String>>,
+    ) -> Result<T, String> {
+        let event = |status, elapsed_ms, detail| EventKind::Phase { name: name.to_owned(), status, elapsed_ms, detail };
+        let note = |event| async { self.record(vec![event]).await.map_err(|error| format!("failed to {error}")) };
+        note(event(PhaseStatus::Started, None, None)).await?;
+        let begun = Instant::now();
+        let outcome = work.await;
+        let elapsed = Some(millis(begun.elapsed()));
+        match outcome {
+            Ok((value, detail)) => {
+                note(event(PhaseStatus::Ended, elapsed, detail)).await?;
+                Ok(value)
+            }
+            Err(reason) => {
+                note(event(PhaseStatus::Failed, elapsed, Some(reason.clone()))).await?;
+                Err(reason)
+            }
+        }
+    }
+
+    /// Ends the agent that waits between turns, if there is one.
+    pub(crate) async fn close_agent(&self) {
+        let Some(agent) = self.agent.lock().await.take() else { return };
+        if tokio::time::timeout(CLOSE_DEADLINE, agent.close()).await.is_err() {
+            tracing::warn!(session.id = %self.id, "the agent did not leave in {} s", CLOSE_DEADLINE.as_secs());
+        }
+    }
+
+    /// Hands an answer to the turn that waits for it. A turn that has ended does not wait any more.
+    pub(crate) fn release(&self, request_id: &str, answer: Option<String>) {
+        let waiting = self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(request_id);
+        if let Some(waiting) = waiting
+            && waiting.send(answer).is_err()
+        {
+            tracing::debug!(session.id = %self.id, request_id, "nobody waits for the answer any more");
+        }
+    }
+
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Milliseconds of a duration.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,205 @@
+//! Gets a session's sandbox: the repository's mirror, a pristine checkout, the door to the gateway, the sandbox itself.
+//! Every phase is recorded with its time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hob_sandbox::{Sandbox, Spec, Token};
+
+use crate::environment::{self, Environment};
+use crate::event::EventKind;
+use crate::fold::title_of;
+use crate::git::{Base, Mirror};
+use crate::owned::Owned;
+
+/// What the session knows of its repository when its sandbox starts.
+struct Known {
+    repository: String,
+    base: Option<String>,
+    base_commit: Option<String>,
+    branch: Option<String>,
+    title: String,
+}
+
+/// Gives the sandbox that runs, one that is started again from its kept files, or a new one.
+///
+/// # Errors
+/// Words for a person.
+pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, String> {
+    let attached = attach(owned).await?;
+    if let Some(sandbox) = attached {
+        return Ok(sandbox);
+    }
+    let (mirror, base, checkout) = owned.phase("workspace", prepare(owned)).await?;
+    let environment = environment_of(&mirror, &base.commit).await?;
+    owned.phase("sandbox", create(owned, checkout, &environment)).await
+}
+
+/// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.
+async fn attach(owned: &Owned) -> Result<Option<Sandbox>, String> {
+    let id = owned.sandbox_id()?;
+    let provider = &owned.house.deps.provider;
+    let attach = provider.attach(&id, owned.epoch, token(owned));
+    let found = tokio::time::timeout(owned.house.config.timeouts.sandbox_start, attach).await;
+    let sandbox = match found {
+        Ok(Ok(sandbox)) => sandbox,
+        // It is there but does not answer: what can still be done is to make it anew from its files.
+        Ok(Err(error)) => {
+            tracing::warn!(session.id = %owned.id, "the sandbox is started again: failed to {error}");
+            provider.suspend(&id).await.map_err(|error| format!("failed to {error}"))?;
+            None
+        }
+        Err(_) => None,
+    };
+    let Some(sandbox) = sandbox else { return Ok(None) };
+    owned
+        .phase("sandbox", async {
+            owned.access().await?;
+            sandbox.kill_all().await.map_err(|error| format!("failed to {error}"))?;
+            Ok(((), Some("taken over".to_owned())))
+        })
+        .await?;
+    Ok(Some(sandbox))
+}
+
+async fn prepare(owned: &Owned) -> Result<((Mirror, Base, PathBuf), Option<String>), String> {
+    let known = owned.log.read(|state| Known {
+        repository: state.repository.clone(),
+        base: state.summary.base.clone(),
+        base_commit: state.summary.base_commit.clone(),
+        branch: state.summary.branch.clone(),
+        title: state.summary.title.clone(),
+    });
+    let known = known.await;
+    let checkout = owned.folder().join("checkout");
+    let (mirror, base) = match known.base_commit {
+        // A session works from one base all its life, however its repository moves on.
+        Some(commit) => (owned.house.mirrors.known(&known.repository), Base { commit, branch: None }),
+        None => resolve(owned, &known).await?,
+    };
+    let branch = known.branch.unwrap_or_else(|| branch_name(owned, &known.title));
+    if !exists(&checkout).await? {
+        make_checkout(&mirror, &base, &branch, &checkout).await?;
+    }
+    let detail = Some(base.commit.clone());
+    Ok(((mirror, base, checkout), detail))
+}
+
+async fn resolve(owned: &Owned, known: &Known) -> Result<(Mirror, Base), String> {
+    let failed = |error: crate::git::GitError| format!("failed to {error}");
+    let mirror =
+        owned.house.mirrors.fetch(&known.repository, owned.house.config.timeouts.fetch).await.map_err(failed)?;
+    let base = mirror.resolve(known.base.as_deref()).await.map_err(failed)?;
+    let branch = branch_name(owned, &known.title);
+    let resolved = EventKind::BaseResolved { commit: base.commit.clone(), branch };
+    owned.record(vec![resolved]).await.map_err(|error| format!("failed to {error}"))?;
+    Ok((mirror, base))
+}
+
+/// Makes the checkout beside its place and moves it there, so that a half-made one is never taken for a whole.
+async fn make_checkout(mirror: &Mirror, base: &Base, branch: &str, checkout: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("failed to make {}: {error}", checkout.display());
+    let half = checkout.with_extension("half");
+    if exists(&half).await? {
+        tokio::fs::remove_dir_all(&half).await.map_err(failed)?;
+    }
+    tokio::fs::create_dir_all(checkout.parent().unwrap_or(checkout)).await.map_err(failed)?;
+    mirror.checkout(base, branch, &half).await.map_err(|error| format!("failed to {error}"))?;
+    tokio::fs::rename(&half, checkout).await.map_err(failed)
+}
+
+async fn exists(path: &Path) -> Result<bool, String> {
+    tokio::fs::try_exists(path).await.map_err(|error| format!("failed to look at {}: {error}", path.display()))
+}
+
+/// What the repository says of its environment, read from the base commit: a change cannot loosen its own checks.
+pub(crate) async fn environment_of(mirror: &Mirror, commit: &str) -> Result<Environment, String> {
+    let wrong = |reason: String| format!("failed to read {}: {reason}", environment::PATH);
+    let Some(text) = mirror.file(commit, environment::PATH).await.map_err(|error| wrong(error.to_string()))? else {
+        return Ok(Environment::default());
+    };
+    environment::parse(&text).map_err(|error| wrong(error.to_string()))
+}
+
+async fn create(
+    owned: &Owned,
+    checkout: PathBuf,
+    environment: &Environment,
+) -> Result<(Sandbox, Option<String>), String> {
+    let config = &owned.house.config;
+    let access = owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
+    owned.house.deps.doors.allow(&owned.id, owned.epoch, &environment.egress).await;
+    let spec = Spec {
+        id: owned.sandbox_id()?,
+        epoch: owned.epoch,
+        token: token(owned),
+        base: config.base.clone(),
+        workspace: Some(checkout),
+        mounts: config.mounts.clone(),
+        env: env(),
+        limits: environment.wants.within(config.limits.sandbox),
+        gateway: Some(access.socket.clone()),
+    };
+    let deadline = config.timeouts.sandbox_start;
+    match tokio::time::timeout(deadline, owned.house.deps.provider.create(spec)).await {
+        Ok(Ok(sandbox)) => Ok((sandbox, None)),
+        Ok(Err(error)) => Err(format!("failed to {error}")),
+        Err(_) => Err(late(deadline)),
+    }
+}
+
+fn late(deadline: Duration) -> String {
+    format!("failed to start the sandbox within {} s; hob doctor tells what this machine can do", deadline.as_secs())
+}
+
+/// What every command in a sandbox finds set: git trusts the checkout, whoever owns its files inside.
+fn env() -> BTreeMap<String, String> {
+    let pairs = [
+        ("GIT_CONFIG_COUNT", "1"),
+        ("GIT_CONFIG_KEY_0", "safe.directory"),
+        ("GIT_CONFIG_VALUE_0", "*"),
+        ("GIT_TERMINAL_PROMPT", "0"),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn token(owned: &Owned) -> Token {
+    Token(format!("{}{}", owned.house.deps.ids.next(), owned.house.deps.ids.next()))
+}
+
+/// `hob/<first letters of the session's ID>-<words of its title>`.
+fn branch_name(owned: &Owned, title: &str) -> String {
+    let short = owned.id.short();
+    let words = slug(&title_of(title));
+    if words.is_empty() { format!("hob/{short}") } else { format!("hob/{short}-{words}") }
+}
+
+/// The words of a title as a branch can hold them: `a-z`, `0-9` and `-`, at most 40 characters.
+fn slug(title: &str) -> String {
+    let mut slug = String::new();
+    for letter in title.chars().map(|c| c.to_ascii_lowercase()) {
+        if letter.is_ascii_alphanumeric() {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+        if slug.len() >= 40 {
+            break;
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slug;
+
+    #[test]
+    fn a_branch_is_named_after_the_words_of_the_prompt() {
+        assert_eq!(slug("Fix the parser's off-by-one!"), "fix-the-parser-s-off-by-one");
+        assert_eq!(slug("../../etc/passwd"), "etc-passwd");
+        assert_eq!(slug("日本語"), "");
+        assert!(slug(&"word ".repeat(50)).len() <= 40);
+    }
+}

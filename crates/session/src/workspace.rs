@@ -1,0 +1,163 @@
+//! The workspace as an agent's tools see it, over a sandbox that may still be getting ready.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hob_agent::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
+use hob_sandbox::{Command, FileKind, Process, ProcessEvent, ProcessId, Sandbox, SandboxError};
+use tokio_util::task::TaskTracker;
+
+use crate::waiting::WaitingSandbox;
+
+/// The checkout's folder inside every sandbox.
+pub(crate) const ROOT: &str = "/workspace";
+
+/// A session's workspace.
+pub(crate) struct SandboxWorkspace {
+    sandbox: WaitingSandbox,
+    /// Commands that tools started and that nobody has killed yet.
+    running: Arc<Mutex<HashMap<ProcessId, Sandbox>>>,
+    tracker: TaskTracker,
+}
+
+impl SandboxWorkspace {
+    pub(crate) fn new(sandbox: WaitingSandbox, tracker: TaskTracker) -> Self {
+        Self { sandbox, running: Arc::default(), tracker }
+    }
+
+    /// Whether a tool has asked for the sandbox, and so may have changed files.
+    pub(crate) fn was_used(&self) -> bool {
+        self.sandbox.was_taken()
+    }
+
+    /// Whether a command of a tool still runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Kills every command that tools started, with all that they started.
+    pub(crate) async fn kill_running(&self) {
+        let running: Vec<_> = self.running.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+        let kills = running.into_iter().map(|(id, sandbox)| async move { kill(&sandbox, id).await });
+        futures_util::future::join_all(kills).await;
+    }
+
+    async fn sandbox(&self) -> Result<Sandbox, WorkspaceError> {
+        self.sandbox.ready().await.map_err(|reason| WorkspaceError::Sandbox { reason })
+    }
+}
+
+/// Kills a process by its name; one that is gone with all it left is no error.
+async fn kill(sandbox: &Sandbox, id: ProcessId) {
+    let killed = match sandbox.reattach(id, (u64::MAX, u64::MAX)).await {
+        Ok(process) => process.kill().await,
+        Err(SandboxError::NotFound { .. }) => return,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = killed {
+        tracing::warn!(process.id = id.0, "a command may still run: failed to {error}");
+    }
+}
+
+#[async_trait]
+impl Workspace for SandboxWorkspace {
+    fn root(&self) -> &str {
+        ROOT
+    }
+
+    async fn read(&self, path: &str, max_bytes: usize) -> Result<Bytes, WorkspaceError> {
+        let range = 0..u64::try_from(max_bytes).unwrap_or(u64::MAX);
+        self.sandbox().await?.read_file(&absolute(path), range).await.map_err(|error| fault(path, error))
+    }
+
+    async fn write(&self, path: &str, bytes: Bytes) -> Result<(), WorkspaceError> {
+        self.sandbox().await?.write_file(&absolute(path), bytes).await.map_err(|error| fault(path, error))
+    }
+
+    async fn list(&self, path: &str) -> Result<Vec<DirEntry>, WorkspaceError> {
+        list(&self.sandbox().await?, path).await.map_err(|error| fault(path, error))
+    }
+
+    async fn shell(&self, command: ShellCommand) -> Result<Box<dyn ShellProcess>, WorkspaceError> {
+        let sandbox = self.sandbox().await?;
+        let mut line = Command::shell(command.line).timeout(command.timeout);
+        line.cwd = Some(command.cwd.as_deref().map_or_else(|| ROOT.to_owned(), absolute));
+        let process = sandbox.exec(line).await.map_err(|error| fault(command.cwd.as_deref().unwrap_or("."), error))?;
+        let id = process.id();
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sandbox.clone());
+        let (running, tracker) = (Arc::clone(&self.running), self.tracker.clone());
+        Ok(Box::new(Shell { process, sandbox, running, tracker, killed: false }))
+    }
+}
+
+/// A folder's entries as an agent and a person see them.
+pub(crate) async fn list(sandbox: &Sandbox, path: &str) -> Result<Vec<DirEntry>, SandboxError> {
+    let entries = sandbox.list_dir(&absolute(path)).await?;
+    let entry = |entry: hob_sandbox::Entry| DirEntry {
+        name: entry.name,
+        size_bytes: entry.stat.size_bytes,
+        kind: match entry.stat.kind {
+            FileKind::File => EntryKind::File,
+            FileKind::Directory => EntryKind::Directory,
+            FileKind::Symlink => EntryKind::Symlink,
+            FileKind::Other => EntryKind::Other,
+        },
+    };
+    Ok(entries.into_iter().map(entry).collect())
+}
+
+/// A path in the sandbox: relative ones count from the checkout.
+pub(crate) fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{ROOT}/{}", path.trim_start_matches("./")) }
+}
+
+fn fault(path: &str, error: SandboxError) -> WorkspaceError {
+    match error {
+        SandboxError::NotFound { .. } => WorkspaceError::NotFound { path: path.to_owned() },
+        SandboxError::Refused { reason, .. } => WorkspaceError::Refused { path: path.to_owned(), reason },
+        other => WorkspaceError::Sandbox { reason: other.to_string() },
+    }
+}
+
+/// A command of a tool. Dropping it kills it, as [`ShellProcess`] promises.
+struct Shell {
+    process: Process,
+    sandbox: Sandbox,
+    running: Arc<Mutex<HashMap<ProcessId, Sandbox>>>,
+    tracker: TaskTracker,
+    killed: bool,
+}
+
+#[async_trait]
+impl ShellProcess for Shell {
+    async fn next(&mut self) -> Option<ShellEvent> {
+        Some(match self.process.next().await? {
+            ProcessEvent::Stdout(bytes) => ShellEvent::Stdout(bytes),
+            ProcessEvent::Stderr(bytes) => ShellEvent::Stderr(bytes),
+            ProcessEvent::Exited(exit) => ShellEvent::Exited { code: exit.code, timed_out: exit.timed_out },
+            // As of a program that SIGKILL ended.
+            ProcessEvent::Lost => ShellEvent::Exited { code: 137, timed_out: false },
+        })
+    }
+
+    async fn kill(&mut self) {
+        self.killed = true;
+        if let Err(error) = self.process.kill().await {
+            tracing::debug!("a command was not killed, its sandbox is gone: failed to {error}");
+        }
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.process.id());
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let id = self.process.id();
+        let was_running = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).is_some();
+        if was_running && !self.killed {
+            let sandbox = self.sandbox.clone();
+            self.tracker.spawn(async move { kill(&sandbox, id).await });
+        }
+    }
+}
