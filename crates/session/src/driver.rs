@@ -276,7 +276,7 @@ impl Driver {
         self.under_way += 1;
         let (turn_id, stop, told) = (turn.turn_id.clone(), self.stop.clone(), self.told.clone());
         let work = Work::new(Arc::clone(&self.owned), turn, stop.clone(), told.clone()).await;
-        let workspace = work.workspace();
+        let workspace = Arc::clone(&self.owned.workspace);
         let grace = self.owned.house.config.timeouts.stop_grace + CUT_OFF;
         let mut task = self.owned.house.tracker.spawn(work.run());
         self.owned.house.tracker.spawn(async move {

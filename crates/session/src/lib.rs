@@ -12,6 +12,7 @@ pub mod checks;
 mod clock;
 mod config;
 pub mod decide;
+mod described;
 mod driver;
 mod engine;
 pub mod environment;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hob_agent::Agent;
-use hob_sandbox::SandboxId;
+use hob_sandbox::{Sandbox, SandboxId};
 use tokio::sync::{OnceCell, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +21,7 @@ use crate::id::SessionId;
 use crate::log::{Beside, SessionLog};
 use crate::store::{Store, StoreError};
 use crate::waiting::{Presence, WaitingSandbox};
+use crate::workspace::SandboxWorkspace;
 
 /// How long an agent may take to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +58,10 @@ pub(crate) struct Owned {
     pub(crate) epoch: u64,
     pub(crate) log: SessionLog,
     pub(crate) presence: watch::Sender<Presence>,
+    /// The handle that agents get which live in the sandbox.
+    pub(crate) agent_sandbox: WaitingSandbox,
+    /// What the tools of the built-in agent work on.
+    pub(crate) workspace: Arc<SandboxWorkspace>,
     /// Turns that wait for an answer to a permission request or a question.
     pub(crate) requests: Mutex<HashMap<String, oneshot::Sender<Option<String>>>>,
     /// Commands and terminals of people in the sandbox.
@@ -69,12 +74,17 @@ pub(crate) struct Owned {
 impl Owned {
     pub(crate) fn new(house: Arc<House>, id: SessionId, epoch: u64, log: SessionLog) -> Self {
         let presence = watch::Sender::new(Presence::Absent("it was not started".to_owned()));
+        let agent_sandbox = WaitingSandbox::new(presence.subscribe());
+        let tools_sandbox = WaitingSandbox::new(presence.subscribe());
+        let workspace = Arc::new(SandboxWorkspace::new(tools_sandbox, house.tracker.clone()));
         Self {
             house,
             id,
             epoch,
             log,
             presence,
+            agent_sandbox,
+            workspace,
             requests: Mutex::default(),
             uses: Arc::default(),
             agent: tokio::sync::Mutex::new(None),
@@ -85,6 +95,11 @@ impl Owned {
     /// A new handle on the sandbox.
     pub(crate) fn sandbox(&self) -> WaitingSandbox {
         WaitingSandbox::new(self.presence.subscribe())
+    }
+
+    /// The sandbox, as soon as it is ready.
+    pub(crate) async fn sandbox_ready(&self) -> Result<Sandbox, String> {
+        self.sandbox().ready().await
     }
 
     /// The sandbox's name: the session's.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hob_sandbox::{Sandbox, Spec, Token};
+use hob_sandbox::{Mount, Sandbox, Spec, Token};
 
-use crate::environment::{self, Environment};
+use crate::described::describe;
+use crate::environment::Environment;
 use crate::event::EventKind;
 use crate::fold::title_of;
 use crate::git::{Base, Mirror};
@@ -32,7 +33,11 @@ pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, String> {
         return Ok(sandbox);
     }
     let (mirror, base, checkout) = owned.phase("workspace", prepare(owned)).await?;
-    let environment = environment_of(&mirror, &base.commit).await?;
+    let described = describe(&mirror, &base.commit).await.map_err(|error| format!("failed to {error}"))?;
+    if let Some(text) = described.problem {
+        owned.record(vec![EventKind::Notice { text }]).await.map_err(|error| format!("failed to {error}"))?;
+    }
+    let environment = described.environment;
     owned.phase("sandbox", create(owned, checkout, &environment)).await
 }
 
@@ -113,15 +118,6 @@ async fn exists(path: &Path) -> Result<bool, String> {
     tokio::fs::try_exists(path).await.map_err(|error| format!("failed to look at {}: {error}", path.display()))
 }
 
-/// What the repository says of its environment, read from the base commit: a change cannot loosen its own checks.
-pub(crate) async fn environment_of(mirror: &Mirror, commit: &str) -> Result<Environment, String> {
-    let wrong = |reason: String| format!("failed to read {}: {reason}", environment::PATH);
-    let Some(text) = mirror.file(commit, environment::PATH).await.map_err(|error| wrong(error.to_string()))? else {
-        return Ok(Environment::default());
-    };
-    environment::parse(&text).map_err(|error| wrong(error.to_string()))
-}
-
 async fn create(
     owned: &Owned,
     checkout: PathBuf,
@@ -136,7 +132,7 @@ async fn create(
         token: token(owned),
         base: config.base.clone(),
         workspace: Some(checkout),
-        mounts: config.mounts.clone(),
+        mounts: mounts(owned).await,
         env: env(),
         limits: environment.wants.within(config.limits.sandbox),
         gateway: Some(access.socket.clone()),
@@ -147,6 +143,14 @@ async fn create(
         Ok(Err(error)) => Err(format!("failed to {error}")),
         Err(_) => Err(late(deadline)),
     }
+}
+
+/// What the operator mounts into every sandbox, and what the session's agent needs.
+async fn mounts(owned: &Owned) -> Vec<Mount> {
+    let agent = owned.log.read(|state| state.summary.agent.clone()).await;
+    let mut mounts = owned.house.config.mounts.clone();
+    mounts.extend(owned.house.deps.agents.mounts(&agent));
+    mounts
 }
 
 fn late(deadline: Duration) -> String {

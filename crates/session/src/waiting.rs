@@ -59,6 +59,11 @@ impl WaitingSandbox {
         }
     }
 
+    /// Forgets who has asked so far.
+    pub(crate) fn reset(&self) {
+        self.taken.store(false, Ordering::Relaxed);
+    }
+
     /// Whether somebody has asked this handle for the sandbox, and so may have changed it.
     pub(crate) fn was_taken(&self) -> bool {
         self.taken.load(Ordering::Relaxed)

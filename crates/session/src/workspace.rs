@@ -27,7 +27,12 @@ impl SandboxWorkspace {
         Self { sandbox, running: Arc::default(), tracker }
     }
 
-    /// Whether a tool has asked for the sandbox, and so may have changed files.
+    /// Forgets what tools of earlier turns did.
+    pub(crate) fn begin_turn(&self) {
+        self.sandbox.reset();
+    }
+
+    /// Whether a tool has asked for the sandbox in this turn, and so may have changed files.
     pub(crate) fn was_used(&self) -> bool {
         self.sandbox.was_taken()
     }

@@ -10,20 +10,19 @@ mod result;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hob_agent::{Agent, AgentError, Image, Prompt, StopReason, TurnEnd};
+use hob_agent::{Agent, AgentError, Image, Prompt, StopReason, TurnEnd, catalogue};
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentStart;
 use crate::checks::clip;
 use crate::checks::rounds::{self, Decision, Round};
+use crate::config::Permissions;
 use crate::decide::TurnReport;
 use crate::event::{Event, EventKind, TurnOutcome};
 use crate::fold::Turn;
 use crate::git::inside;
 use crate::owned::Owned;
 use crate::requests::Usage;
-use crate::waiting::WaitingSandbox;
-use crate::workspace::SandboxWorkspace;
 use host::Host;
 use proof::Proof;
 pub(crate) use result::added;
@@ -39,8 +38,6 @@ pub(crate) struct Work {
     owned: Arc<Owned>,
     turn: Turn,
     stop: CancellationToken,
-    sandbox: WaitingSandbox,
-    workspace: Arc<SandboxWorkspace>,
     host: Host,
     usage_before: Usage,
 }
@@ -73,16 +70,10 @@ impl Work {
         stop: CancellationToken,
         told: tokio::sync::mpsc::Sender<crate::driver::Message>,
     ) -> Self {
-        let sandbox = owned.sandbox();
-        let workspace = Arc::new(SandboxWorkspace::new(owned.sandbox(), owned.house.tracker.clone()));
+        owned.workspace.begin_turn();
         let host = Host::new(Arc::clone(&owned), stop.clone(), told);
         let usage_before = owned.log.read(|state| state.summary.usage).await;
-        Self { owned, turn, stop, sandbox, workspace, host, usage_before }
-    }
-
-    /// The workspace whose commands end with the turn when it is stopped.
-    pub(crate) fn workspace(&self) -> Arc<SandboxWorkspace> {
-        Arc::clone(&self.workspace)
+        Self { owned, turn, stop, host, usage_before }
     }
 
     /// Does the work, and reports how it went.
@@ -117,8 +108,8 @@ impl Work {
     /// knows what it has started; the next turn starts it again with its conversation.
     async fn clean_up(&self) {
         let kill = async {
-            self.workspace.kill_running().await;
-            if self.sandbox.was_taken() {
+            self.owned.workspace.kill_running().await;
+            if self.owned.agent_sandbox.was_taken() {
                 self.owned.close_agent().await;
             }
         };
@@ -143,10 +134,10 @@ impl Work {
         let author = prompt.author.clone();
         let end = self.prompt_agent(agent, prompt).await?;
         self.host.flush().await.map_err(|error| format!("failed to {error}"))?;
-        if !self.workspace.was_used() && !self.sandbox.was_taken() {
+        if !self.owned.workspace.was_used() && !self.owned.agent_sandbox.was_taken() {
             return Ok(self.done(&end, TurnOutcome::Done, ""));
         }
-        let sandbox = self.stoppable(self.sandbox.ready()).await??;
+        let sandbox = self.stoppable(self.owned.sandbox_ready()).await??;
         let mut proof = Proof::new(&self.owned, &sandbox, &self.stop).await?;
         let mut rounds = Vec::new();
         let mut end = end;
@@ -208,15 +199,20 @@ impl Work {
             model,
             author,
             access: access.clone(),
-            workspace: Arc::clone(&self.workspace) as Arc<dyn hob_agent::Workspace>,
-            sandbox: self.sandbox.clone(),
+            workspace: Arc::clone(&self.owned.workspace) as Arc<dyn hob_agent::Workspace>,
+            sandbox: self.owned.agent_sandbox.clone(),
             history: self.history().await?,
             resume,
+            permissions: match self.owned.house.config.permissions {
+                Permissions::Allow => catalogue::Permissions::Unattended,
+                Permissions::Ask => catalogue::Permissions::Ask,
+            },
+            id_prefix: format!("{}-", self.owned.house.deps.ids.next().get(..6).unwrap_or("a")),
         };
         let limit = self.owned.house.config.timeouts.agent_start;
         let late = async {
             // An agent that runs inside waits for the sandbox first, which has a deadline of its own.
-            self.sandbox.settled().await;
+            self.owned.agent_sandbox.settled().await;
             tokio::time::sleep(limit).await;
         };
         let begin = async {
@@ -274,7 +270,7 @@ impl Work {
         let prompted = agent.prompt(prompt, &self.host, self.stop.clone());
         let ended = tokio::select! {
             ended = prompted => ended,
-            () = self.host.silent_for(limit, &self.workspace) => {
+            () = self.host.silent_for(limit, &self.owned.workspace) => {
                 return Err(Halt::Failed(format!("the agent gave no sign of life for {} s", limit.as_secs())));
             }
             reason = self.host.broken() => return Err(Halt::Failed(reason)),

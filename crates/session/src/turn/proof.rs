@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 use crate::checks::compare::is_red;
 use crate::checks::parse::{CheckOutput, parse};
 use crate::checks::rounds::judge;
-use crate::checks::{CHECK_ENV, Check, detect::detect};
+use crate::checks::{CHECK_ENV, Check};
 use crate::config::BaseChecks;
+use crate::described::{describe, detect_in_workspace};
 use crate::event::{CheckRun, EventKind};
 use crate::git::{Mirror, inside::Workplace};
 use crate::owned::{Owned, millis};
-use crate::start::environment_of;
 use crate::workspace::ROOT;
 
-/// Where the copy of the base lies inside the sandbox.
-const BASE_COPY: &str = "/tmp/hob-base";
+/// Where the copy of the base lies inside the sandbox: on disk, since `/tmp` may be memory.
+const BASE_COPY: &str = "/var/tmp/hob-base";
 
 /// Puts a copy of the workspace (`$1`) back to a commit (`$2`).
 const COPY_BASE: &str = r#"
@@ -68,25 +68,24 @@ impl<'a> Proof<'a> {
         let parent = commit.unwrap_or_else(|| base.clone());
         let failed = |error: crate::git::GitError| format!("failed to {error}");
         let parent_tree = mirror.tree(&parent).await.map_err(failed)?;
-        let environment = environment_of(&mirror, &base).await?;
-        let mut proof = Self {
+        let described = describe(&mirror, &base).await.map_err(failed)?;
+        let checks = match described.checks.is_empty() {
+            true => detect_in_workspace(sandbox).await.map_err(|error| format!("failed to {error}"))?,
+            false => described.checks,
+        };
+        Ok(Self {
             owned,
             sandbox,
             mirror,
             base,
             parent,
             parent_tree,
-            checks: Vec::new(),
-            max_rounds: environment.max_rounds,
+            checks,
+            max_rounds: described.environment.max_rounds,
             base_runs,
             prepared: HashSet::new(),
             stop,
-        };
-        proof.checks = match environment.checks {
-            Some(checks) => checks,
-            None => proof.detected().await?,
-        };
-        Ok(proof)
+        })
     }
 
     pub(super) fn parent_tree(&self) -> &str {
@@ -203,17 +202,6 @@ impl<'a> Proof<'a> {
             tracing::debug!(session.id = %self.owned.id, "nothing was left of a check: failed to {error}");
         }
         Ok(output)
-    }
-
-    /// The checks that the files of the base commit speak of.
-    async fn detected(&self) -> Result<Vec<Check>, String> {
-        let files = self.mirror.files(&self.base).await.map_err(|error| format!("failed to {error}"))?;
-        let (mirror, base) = (self.mirror.clone(), self.base.clone());
-        // Detection asks for one file after the other; it may block a thread that is there for that.
-        let runtime = tokio::runtime::Handle::current();
-        let read = move |file: &str| runtime.block_on(mirror.file(&base, file)).ok().flatten();
-        let found = self.owned.house.tracker.spawn_blocking(move || detect(&files, read)).await;
-        found.map_err(|error| format!("failed to look for checks: {error}"))
     }
 
     async fn record(&self, event: EventKind) -> Result<(), String> {
