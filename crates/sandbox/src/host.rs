@@ -183,6 +183,9 @@ fn build(folder: &Path, shown: &[PathBuf], links: &[(PathBuf, PathBuf)]) -> Resu
         fs::create_dir_all(&mask).map_err(|error| format!("create {}: {error}", mask.display()))?;
         like(&mask, path).map_err(|error| format!("create {}: {error}", mask.display()))?;
         mask_folder(path, path, &mask, &private)?;
+        if path == Path::new("/usr") && !rustix::process::geteuid().is_root() {
+            open_local(&mask).map_err(|error| format!("write {}: {error}", mask.display()))?;
+        }
         if path == Path::new("/etc") {
             write_public_etc(&mask).map_err(|error| format!("write {}: {error}", mask.display()))?;
         }
@@ -307,6 +310,17 @@ fn like(copy: &Path, real: &Path) -> std::io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     fs::set_permissions(copy, fs::Permissions::from_mode(metadata.mode() & 0o7777))
+}
+
+/// Without root the machine's folders belong to nobody inside, and only one that is also in the mask can be written to.
+/// So packages of the machine cannot be replaced, but programs can be put beside them.
+fn open_local(mask: &Path) -> std::io::Result<()> {
+    for name in ["bin", "etc", "include", "lib", "sbin", "share", "src"] {
+        let folder = mask.join("local").join(name);
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+    }
+    fs::set_permissions(mask.join("local"), fs::Permissions::from_mode(0o755))
 }
 
 /// Harmless files in place of private ones that programs expect.

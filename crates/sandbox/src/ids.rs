@@ -60,7 +60,11 @@ impl Ids {
     pub(crate) fn of_sandbox(&self, slot: u32) -> Vec<(u32, u32, u32)> {
         match self {
             Self::Owned => vec![(0, Self::first(slot), RANGE)],
-            Self::Borrowed { users, groups, .. } => vec![(0, 0, 1 + users.1.min(groups.1).min(RANGE - 1))],
+            Self::Borrowed { users, groups, .. } => {
+                // Two lines, since a line may not reach over two lines of the helper's own map.
+                let lent = users.1.min(groups.1).min(RANGE - 1);
+                [(0, 0, 1), (1, 1, lent)].into_iter().filter(|(_, _, count)| *count > 0).collect()
+            }
         }
     }
 

@@ -26,7 +26,7 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
-        sh(&format!("pkill -KILL -u {0}; userdel --remove {0} 2>&1", self.0));
+        sh(&format!("pkill -KILL -U {0}; userdel --remove {0} 2>&1", self.0));
     }
 }
 
@@ -46,8 +46,16 @@ async fn an_ordinary_user_has_sandboxes_too() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("rootless");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let line = format!("cd /; TMPDIR=/home/{} HOME=/home/{} exec {} --exact as_the_user --nocapture", user.0, user.0, program.display());
-    let output = Command::new("su").args([user.0.as_str(), "-c", &format!("HOB_TEST_ROOTLESS=1 sh -c '{line}'")]).output().unwrap();
+    let line = format!(
+        "cd /; TMPDIR=/home/{} HOME=/home/{} exec {} --exact as_the_user --nocapture",
+        user.0,
+        user.0,
+        program.display()
+    );
+    let output = Command::new("su")
+        .args([user.0.as_str(), "-c", &format!("HOB_TEST_ROOTLESS=1 sh -c '{line}'")])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
@@ -67,10 +75,15 @@ async fn as_an_ordinary_user() {
     std::fs::write(workspace.join("file"), "host\n").unwrap();
     let sandbox = bench.create(Spec { workspace: Some(workspace.clone()), ..spec("rootless") }).await;
     assert_eq!(ok(&sandbox, "id -u; stat -c %u /workspace/file").await, "0\n0");
-    ok(&sandbox, "echo sandbox > /workspace/file; echo x > /usr/local/bin/made; echo x > /etc/made; echo x > /root/made").await;
+    ok(
+        &sandbox,
+        "echo sandbox > /workspace/file && echo x > /usr/local/bin/made && echo x > /etc/made && echo x > /root/made",
+    )
+    .await;
     assert_eq!(std::fs::read_to_string(workspace.join("file")).unwrap(), "host\n");
     // Other users exist, as packages and databases want them.
-    ok(&sandbox, "chown 1000:1000 /workspace/file && setpriv --reuid 1000 --clear-groups test -O /workspace/file").await;
+    ok(&sandbox, "chown 1000:1000 /workspace/file && setpriv --reuid 1000 --clear-groups test -O /workspace/file")
+        .await;
     assert_ne!(common::run(&sandbox, "cat /etc/shadow-").await.code, 0);
     assert_eq!(ok(&sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '").await, "lo");
     // What cannot be held is said, not left out.

@@ -101,8 +101,8 @@ impl Link {
         }
     }
 
-    /// Reads and writes what can be read and written now.
-    pub(super) fn transfer(&mut self) {
+    /// Reads what can be read now.
+    pub(super) fn read(&mut self) {
         let Some(stream) = self.stream.as_mut().filter(|_| !self.broken) else { return };
         let mut bytes = [0; 64 << 10];
         // A bounded number of reads: a host that never pauses must not keep the rest waiting.
@@ -117,6 +117,11 @@ impl Link {
             }
             break;
         }
+    }
+
+    /// Writes what can be written now.
+    pub(super) fn write(&mut self) {
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.broken) else { return };
         let mut written = 0;
         while !self.broken && written < self.out.len() {
             match stream.write(self.out.get(written..).unwrap_or_default()) {

@@ -93,13 +93,14 @@ impl Guest {
             self.keep_a_spare();
         }
         reap()?;
-        self.link.transfer();
+        self.link.read();
         self.serve();
         self.run_commands();
         self.accept();
         self.joins.retain_mut(Join::step);
-        // What was made for the host in this turn leaves in this turn.
-        self.link.transfer();
+        // What was made for the host in this turn leaves in this turn. Nothing is read here: what is read after the
+        // serving would wait for the next event.
+        self.link.write();
         Ok(())
     }
 
