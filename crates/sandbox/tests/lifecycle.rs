@@ -240,6 +240,17 @@ async fn a_sandbox_that_dies_is_told_of() {
     bench.close().await;
 }
 
+#[tokio::test]
+async fn what_a_killed_helper_leaves_is_removed_with_its_sandbox() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("orphan").await;
+    bench.kill_helper();
+    tokio::time::timeout(LIMIT, sandbox.closed()).await.unwrap();
+    bench.local.destroy(&id("orphan")).await.unwrap();
+    assert_none(&cgroups_named("-orphan"));
+    bench.close().await;
+}
+
 /// The server's part of the test below: this program, started again.
 #[tokio::test]
 async fn as_the_server_of_another_test() {

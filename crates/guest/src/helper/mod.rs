@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use hob_guest::frame::{self, Decoder};
 use hob_guest::launch::{FromHelper, HELPER_SOCKET, ToHelper};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
 
@@ -27,6 +27,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Servers that are connected at once; a second one is there while one replaces the other.
 const CLIENTS_MAX: usize = 32;
+
+/// How often the helper looks whether its folder is still there.
+const FOLDER_CHECK: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Starts the helper as a process of its own and returns, so that it is no child of the server.
 pub(crate) fn detach(arguments: &[String]) -> Result<(), String> {
@@ -60,6 +63,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut helper = Helper { listener, clients: Vec::new(), sandboxes: BTreeMap::new(), stopping: false };
     while !helper.stopping {
         helper.turn()?;
+        // A data folder that was deleted takes its sandboxes with it: nobody could ever reach them again.
+        if !folder.join(HELPER_SOCKET).exists() {
+            helper.answer(ToHelper::Shutdown);
+        }
     }
     drop(lock);
     Ok(())
@@ -130,7 +137,7 @@ impl Helper {
         let mut watched = vec![PollFd::new(&self.listener, PollFlags::IN)];
         watched.extend(self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
         watched.extend(self.sandboxes.values().map(|sandbox| PollFd::new(&sandbox.bwrap_watch, PollFlags::IN)));
-        match rustix::event::poll(&mut watched, None) {
+        match rustix::event::poll(&mut watched, Some(&FOLDER_CHECK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("wait: {error}")),
         }

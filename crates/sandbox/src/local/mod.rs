@@ -16,9 +16,10 @@ mod record;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hob_guest::protocol::{GATEWAY_SOCKET, Identity};
@@ -41,6 +42,9 @@ use record::Record;
 
 /// How long a guest may take to dial home after its start.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long what a killed helper ran may take to be gone.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How to open the local provider.
 #[derive(Debug, Clone)]
@@ -293,7 +297,28 @@ impl Inner {
             sandbox.link().close(reason);
         }
         let helper = self.helper().await?;
-        helper.kill(id.as_str()).await.map_err(|reason| SandboxError::Lost { id: id.clone(), reason })
+        helper.kill(id.as_str()).await.map_err(|reason| SandboxError::Lost { id: id.clone(), reason })?;
+        // The helper removes the groups of what it ran; those of a helper that was killed are left to us.
+        let groups = record::read(&self.folder_of(id))?.map(|record| record.groups).unwrap_or_default();
+        for group in groups {
+            remove_group(&group).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a control group whose last processes are still dying, as the kernel calls it busy until they are gone.
+async fn remove_group(group: &Path) -> Result<(), SandboxError> {
+    let deadline = Instant::now() + END_LIMIT;
+    loop {
+        match std::fs::remove_dir(group) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Err(source) => return Err(SandboxError::Io { action: "remove", path: group.to_owned(), source }),
+        }
     }
 }
 

@@ -57,8 +57,9 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
-    fn drop(&mut self) {
+impl Bench {
+    /// Kills the helper as a machine that runs out of memory would.
+    pub fn kill_helper(&self) {
         // The helper outlives its server by design; one of a test that failed must not. Its lock names nobody, so it is
         // found by the data folder among its arguments.
         let data = self.data().to_string_lossy().into_owned();
@@ -70,6 +71,12 @@ impl Drop for Bench {
                 pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
             }
         }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.kill_helper();
     }
 }
 
