@@ -243,11 +243,13 @@ async fn a_sandbox_that_dies_is_told_of() {
 #[tokio::test]
 async fn what_a_killed_helper_leaves_is_removed_with_its_sandbox() {
     let bench = Bench::new().await;
-    let sandbox = bench.sandbox("orphan").await;
+    // A name of its own: another run that was cut short may have left one.
+    let name = format!("orphan-{}", std::process::id());
+    let sandbox = bench.sandbox(&name).await;
     bench.kill_helper();
     tokio::time::timeout(LIMIT, sandbox.closed()).await.unwrap();
-    bench.local.destroy(&id("orphan")).await.unwrap();
-    assert_none(&cgroups_named("-orphan"));
+    bench.local.destroy(&id(&name)).await.unwrap();
+    assert_none(&cgroups_named(&format!("-{name}")));
     bench.close().await;
 }
 
