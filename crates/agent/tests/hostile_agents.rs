@@ -220,35 +220,3 @@ async fn an_agent_is_asked_to_leave() {
     let (agent, _process) = program("exec sleep 600", impatient());
     Box::new(agent).close().await;
 }
-
-#[tokio::test]
-async fn a_prompt_s_model_is_set_once_and_its_pictures_go_along() {
-    let script = r#"hear; say '{"id":1,"result":{"agentCapabilities":{"promptCapabilities":{"image":true}}}}'
-        hear; say '{"id":2,"result":{"sessionId":"s1","configOptions":[{"id":"model"}]}}'
-        hear; case $line in *set_config_option*hob/large*) say '{"id":3,"result":{}}';; esac
-        hear; case $line in *aGVsbG8=*image/png*) say '{"id":4,"result":{"stopReason":"end_turn"}}';; esac
-        hear; case $line in *session/prompt*) say '{"id":5,"result":{"stopReason":"end_turn"}}';; esac; hear"#;
-    let (mut agent, _process) = program(script, AcpConfig { model_prefix: "hob/".into(), ..patient() });
-    let picture = hob_agent::Image { media_type: "image/png".into(), bytes: "hello".into() };
-    for images in [vec![picture], Vec::new()] {
-        let prompt = hob_agent::Prompt { model: Some("large".into()), images, ..prompt("look") };
-        let turn = agent.prompt(prompt, &Host::new(), CancellationToken::new()).await;
-        assert_eq!(turn.expect("it ends").stop_reason, StopReason::EndTurn);
-    }
-}
-
-#[tokio::test]
-async fn what_an_agent_does_not_take_is_told_and_does_not_end_the_turn() {
-    let script = r#"open; hear; say '{"id":3,"error":{"code":-32602,"message":"no such mode"}}'
-        hear; say '{"id":4,"result":{"stopReason":"end_turn"}}'; hear"#;
-    let settings = vec![hob_agent::Setting::Title("Hob".into()), hob_agent::Setting::Mode("yolo".into())];
-    let (mut agent, _process) = program(script, AcpConfig { settings, ..patient() });
-    let host = Host::new();
-    let picture = hob_agent::Image { media_type: "image/png".into(), bytes: "hello".into() };
-    let prompt = hob_agent::Prompt { images: vec![picture], ..prompt("look") };
-    agent.prompt(prompt, &host, CancellationToken::new()).await.expect("it ends");
-    let notices = host.notices().join("\n");
-    for part in ["no such mode", "no way to set the mode yolo", "no pictures"] {
-        assert!(notices.contains(part), "{part} is not in {notices}");
-    }
-}

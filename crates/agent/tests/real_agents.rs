@@ -208,51 +208,46 @@ macro_rules! tests_of {
             #[tokio::test]
             async fn mends_the_bug() {
                 if let Some(bench) = Bench::new(stringify!($agent), Permissions::Unattended).await {
-                    crate::mends_the_bug(bench).await;
+                    super::mends_the_bug(bench).await;
                 }
             }
 
             #[tokio::test]
             async fn stops() {
                 if let Some(bench) = Bench::new(stringify!($agent), Permissions::Unattended).await {
-                    crate::stops(bench).await;
+                    super::stops(bench).await;
                 }
             }
 
             #[tokio::test]
             async fn goes_on_in_a_new_process() {
                 if let Some(bench) = Bench::new(stringify!($agent), Permissions::Unattended).await {
-                    crate::goes_on_in_a_new_process(bench).await;
+                    super::goes_on_in_a_new_process(bench).await;
                 }
             }
 
             #[tokio::test]
             async fn asks() {
                 if let Some(bench) = Bench::new(stringify!($agent), Permissions::Ask).await {
-                    crate::asks(bench).await;
+                    super::asks(bench).await;
                 }
             }
         }
     };
 }
 
-mod real_agents {
-    use super::*;
+tests_of!(opencode);
+tests_of!(goose);
+tests_of!(codex);
+tests_of!(claude);
+tests_of!(gemini);
 
-    tests_of!(opencode);
-    tests_of!(goose);
-    tests_of!(codex);
-    tests_of!(claude);
-    tests_of!(gemini);
-
-    /// OpenCode speaks whatever the model does.
-    #[tokio::test]
-    async fn opencode_mends_the_bug_in_every_format() {
-        for format in entry("opencode").expect("it is in the catalogue").formats {
-            println!("in {format:?}");
-            let bench =
-                Bench::with_format("opencode", *format, Permissions::Unattended).await.expect("it is a default");
-            mends_the_bug(bench).await;
-        }
+/// OpenCode speaks whatever the model does.
+#[tokio::test]
+async fn opencode_mends_the_bug_in_every_format() {
+    for format in entry("opencode").expect("it is in the catalogue").formats {
+        println!("in {format:?}");
+        let bench = Bench::with_format("opencode", *format, Permissions::Unattended).await.expect("it is a default");
+        mends_the_bug(bench).await;
     }
 }

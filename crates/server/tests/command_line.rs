@@ -1,0 +1,135 @@
+//! The command line, as a person uses it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
+mod common;
+
+use std::process::Output;
+
+use common::{FIX, SAY, TestServer};
+use serde_json::Value;
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn run_shows_the_work_and_ends_with_0() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    let run = server.hob_in(&repository, &["run", FIX]).await;
+    let text = stdout(&run);
+    assert_eq!(run.status.code(), Some(0), "{text}{}", stderr(&run));
+    for expect in
+        ["✗ test on the base  exit 1", "+     echo $(($1 + $2))", "✓ test", "commit ", "done in ", "next:\n  hob diff "]
+    {
+        assert!(text.contains(expect), "{expect:?} in\n{text}");
+    }
+    assert!(!text.contains('\x1b'), "no colours where there is no terminal");
+}
+
+#[tokio::test]
+async fn the_branch_is_pulled_into_the_checkout() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    assert_eq!(server.hob_in(&repository, &["run", FIX]).await.status.code(), Some(0));
+    let list: Value = serde_json::from_str(stdout(&server.hob(&["session", "list", "--json"]).await)).unwrap();
+    let (id, branch) = (list[0]["id"].as_str().unwrap(), list[0]["branch"].as_str().unwrap());
+
+    let pull = server.hob_in(&repository, &["pull", id]).await;
+    assert_eq!(pull.status.code(), Some(0), "{}", stderr(&pull));
+    let shown = hob::git::run(Some(&repository), &["show", &format!("{branch}:calc.sh")]).unwrap();
+    assert!(stdout(&shown).contains("$1 + $2"));
+    let diff = server.hob(&["diff", id]).await;
+    assert!(stdout(&diff).contains("+    echo $(($1 + $2))"));
+    let show = server.hob(&["session", "show", id]).await;
+    assert!(stdout(&show).contains("last turn   done"), "{}", stdout(&show));
+    let exec = server.hob(&["exec", id, "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).await;
+    assert_eq!((exec.status.code(), stdout(&exec), stderr(&exec)), (Some(7), "out\n", "err\n"));
+}
+
+#[tokio::test]
+async fn detached_work_is_found_again() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    let run = server.hob_in(&repository, &["run", "--detach", SAY]).await;
+    let id = stdout(&run).trim();
+    assert_eq!(run.status.code(), Some(0));
+    let session = common::Session { server: &server, id: id.into() };
+    session.turns(1).await;
+    let prompt = server.hob(&["session", "prompt", id, "--follow", SAY]).await;
+    assert_eq!(prompt.status.code(), Some(0), "{}", stdout(&prompt));
+    let events = server.hob(&["session", "events", id, "--json"]).await;
+    let seqs: Vec<u64> = stdout(&events)
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    let archive = server.hob(&["session", "archive", id]).await;
+    assert_eq!(archive.status.code(), Some(0));
+    let late = server.hob(&["session", "prompt", id, SAY]).await;
+    assert_eq!(late.status.code(), Some(2), "{}", stderr(&late));
+}
+
+#[tokio::test]
+async fn json_is_one_event_a_line() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    let run = server.hob_in(&repository, &["run", "--json", SAY]).await;
+    let events: Vec<Value> = stdout(&run).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    common::assert_gap_free(&events);
+    assert_eq!(events.last().unwrap()["type"], "turn_ended");
+}
+
+#[tokio::test]
+async fn usage_and_set_up_end_with_2() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    let cases: [(&[&str], &str); 4] = [
+        (&["run", "--agent", "cluade", SAY], "did you mean \"claude\"?"),
+        (&["run", "--model", "nosuch", SAY], "nosuch"),
+        (&["run"], "PROMPT"),
+        (&["session", "show", "nosuch"], "nosuch"),
+    ];
+    for (arguments, expect) in cases {
+        let output = server.hob_in(&repository, arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expect), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_key_in_the_configuration_is_named_with_its_line() {
+    let server = TestServer::start().await;
+    let config = server.data_dir().with_file_name("wrong.toml");
+    std::fs::write(&config, "[server]\nlistne = \"127.0.0.1:1\"\n").unwrap();
+    let output = server.hob(&["serve", "--config", config.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("wrong.toml:2: there is no key `server.listne`; did you mean `server.listen`?"));
+}
+
+#[tokio::test]
+async fn run_starts_a_private_server_where_none_runs() {
+    let mut server = TestServer::start().await;
+    let repository = server.repository();
+    assert!(server.terminate().await.success());
+    let run = server.hob_in(&repository, &["run", SAY]).await;
+    assert_eq!(run.status.code(), Some(0), "{}{}", stdout(&run), stderr(&run));
+    assert!(stderr(&run).contains("starting one in the background"));
+    let list = server.hob(&["session", "list"]).await;
+    assert_eq!(stdout(&list).lines().count(), 1, "it goes on running");
+}
+
+#[tokio::test]
+async fn agents_are_listed_without_a_server() {
+    let server = TestServer::start().await;
+    let list: Value = serde_json::from_str(stdout(&server.hob(&["agent", "list", "--json"]).await)).unwrap();
+    assert_eq!(list[0]["name"], "hob");
+    let unknown = server.hob(&["agent", "install", "nosuch"]).await;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("there are claude, codex, gemini, goose, opencode"));
+}
