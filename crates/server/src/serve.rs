@@ -190,6 +190,11 @@ impl Server {
         })
     }
 
+    /// The sessions, for a program that has the server in its own process.
+    pub fn engine(&self) -> Engine {
+        self.app.engine.clone()
+    }
+
     /// Serves until `stop` is cancelled, then ends in order: no new requests, streams are closed, turns are told as
     /// interrupted, what is measured is written. Sandboxes live on.
     ///
