@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use agents::{Host, config, connect, prompt};
 use hob_agent::{
-    AcpAgent, AcpConfig, Agent as _, AgentError, Deadlines, PermissionOptionKind, RawDirection, Resume, StopReason,
-    ToolStatus, TurnEnd, Update,
+    AcpAgent, AcpConfig, Agent as _, AgentError, Deadlines, Image, PermissionOptionKind, Prompt, RawDirection, Resume,
+    Setting, StopReason, ToolStatus, TurnEnd, Update,
 };
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,11 @@ fn program(script: &str, config: AcpConfig) -> (AcpAgent, Child) {
 
 /// One turn, which must end within a minute whatever the agent does.
 async fn turn(agent: &mut AcpAgent, host: &Host) -> Result<TurnEnd, AgentError> {
-    let turn = agent.prompt(prompt("hello"), host, CancellationToken::new());
+    turn_of(agent, prompt("hello"), host).await
+}
+
+async fn turn_of(agent: &mut AcpAgent, prompt: Prompt, host: &Host) -> Result<TurnEnd, AgentError> {
+    let turn = agent.prompt(prompt, host, CancellationToken::new());
     tokio::time::timeout(Duration::from_secs(60), turn).await.expect("a turn ends")
 }
 
@@ -219,4 +223,36 @@ async fn an_agent_is_asked_to_leave() {
     // One that does not leave is not waited for.
     let (agent, _process) = program("exec sleep 600", impatient());
     Box::new(agent).close().await;
+}
+
+#[tokio::test]
+async fn a_prompt_s_model_is_set_once_and_its_pictures_go_along() {
+    let script = r#"hear; say '{"id":1,"result":{"agentCapabilities":{"promptCapabilities":{"image":true}}}}'
+        hear; say '{"id":2,"result":{"sessionId":"s1","configOptions":[{"id":"model"}]}}'
+        hear; case $line in *set_config_option*hob/large*) say '{"id":3,"result":{}}';; esac
+        hear; case $line in *aGVsbG8=*) say '{"id":4,"result":{"stopReason":"end_turn"}}';; esac
+        hear; case $line in *session/prompt*) say '{"id":5,"result":{"stopReason":"end_turn"}}';; esac; hear"#;
+    let (mut agent, _process) = program(script, AcpConfig { model_prefix: "hob/".into(), ..patient() });
+    let picture = Image { media_type: "image/png".into(), bytes: "hello".into() };
+    for images in [vec![picture], Vec::new()] {
+        let prompt = Prompt { model: Some("large".into()), images, ..prompt("look") };
+        let turn = turn_of(&mut agent, prompt, &Host::new()).await;
+        assert_eq!(turn.expect("it ends").stop_reason, StopReason::EndTurn);
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_does_not_take_is_told_and_does_not_end_the_turn() {
+    let script = r#"open; hear; say '{"id":3,"error":{"code":-32602,"message":"no such mode"}}'
+        hear; say '{"id":4,"result":{"stopReason":"end_turn"}}'; hear"#;
+    let settings = vec![Setting::Title("Hob".into()), Setting::Mode("yolo".into())];
+    let (mut agent, _process) = program(script, AcpConfig { settings, ..patient() });
+    let host = Host::new();
+    let picture = Image { media_type: "image/png".into(), bytes: "hello".into() };
+    let prompt = Prompt { images: vec![picture], ..prompt("look") };
+    turn_of(&mut agent, prompt, &host).await.expect("it ends");
+    let notices = host.notices().join("\n");
+    for part in ["no such mode", "no way to set the mode yolo", "no pictures"] {
+        assert!(notices.contains(part), "{part} is not in {notices}");
+    }
 }
