@@ -53,6 +53,16 @@ async fn the_branch_is_pulled_into_the_checkout() {
 }
 
 #[tokio::test]
+async fn a_command_that_ends_before_it_reads_its_input_tells_its_exit_code() {
+    let server = TestServer::start().await;
+    let session = server.session(None).await;
+    for _ in 0..20 {
+        let exec = server.hob(&["exec", &session.id, "--", "sh", "-c", "exit 3"]).await;
+        assert_eq!((exec.status.code(), stderr(&exec)), (Some(3), ""));
+    }
+}
+
+#[tokio::test]
 async fn detached_work_is_found_again() {
     let server = TestServer::start().await;
     let repository = server.repository();

@@ -26,6 +26,7 @@ use super::extract::Session;
 use crate::problem::Problem;
 
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 const STDIN_BYTES_MAX: usize = 1 << 20;
 
 /// What a client says as text.
@@ -75,11 +76,21 @@ pub(super) async fn terminal(
             Ok(None) => return,
             Err(problem) => json!({ "error": problem }),
         };
-        // The client may be gone; then there is nobody to tell.
-        if socket.send(Message::Text(last.to_string().into())).await.is_ok() {
-            drop(socket.send(Message::Close(None)).await);
-        }
+        say_goodbye(&mut socket, last.to_string()).await;
     }))
+}
+
+/// Tells the client how it ended, and waits until it has heard: a socket that is closed while the client still sends its
+/// input is reset, and a reset throws away what the client has not read yet.
+async fn say_goodbye(socket: &mut WebSocket, last: String) {
+    // The client may be gone; then there is nobody to tell.
+    if socket.send(Message::Text(last.into())).await.is_err() || socket.send(Message::Close(None)).await.is_err() {
+        return;
+    }
+    let heard = async { while let Some(Ok(_)) = socket.recv().await {} };
+    if tokio::time::timeout(GOODBYE_WITHIN, heard).await.is_err() {
+        tracing::debug!("a client did not close its terminal");
+    }
 }
 
 /// Runs until the command ends (its exit code) or the client leaves (none).

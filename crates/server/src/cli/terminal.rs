@@ -74,7 +74,8 @@ async fn attach(context: &Context, id: &str, first: &str, stdin: bool) -> Result
                 // An empty piece is the end of the input.
                 let piece = piece.unwrap_or_default();
                 input_open = !piece.is_empty();
-                to.send(Message::binary(piece)).await.map_err(lost)?;
+                // A command may end before it has read everything; how it ended is still to be read.
+                input_open &= to.send(Message::binary(piece)).await.is_ok();
             }
             _ = resized.recv() => {
                 let (rows, cols) = size()?;
@@ -82,7 +83,11 @@ async fn attach(context: &Context, id: &str, first: &str, stdin: bool) -> Result
             }
             message = from.next() => match message {
                 Some(Ok(Message::Binary(bytes))) => show(&bytes)?,
-                Some(Ok(Message::Text(text))) => return end(&text),
+                Some(Ok(Message::Text(text))) => {
+                    // The server waits for this; whether it arrives changes nothing here.
+                    to.close().await.ok();
+                    return end(&text);
+                }
                 Some(Ok(Message::Close(_))) | None => {
                     return Err(Failure::Failed("the server closed the connection".into()));
                 }
