@@ -126,8 +126,6 @@ pub enum Step {
     RunTurn,
     /// Ends the work on the turn; its tools are killed.
     StopTurn(Ending),
-    /// Remembers who closes the session when its turn has ended.
-    CloseAfterTurn(Author),
     /// Remembers that somebody waits for the sandbox.
     RememberWant,
     /// Hands an answer to the turn that waits for it.
@@ -217,6 +215,11 @@ fn opened(session: &SessionState, alive: bool, now_ms: u64) -> Decision {
         };
         decision.record.push(ended(turn, report, now_ms));
     }
+    if let Some(by) = &session.archiving {
+        decision.record.extend(closed(session, by.clone()));
+        decision.then.push(Step::DestroySandbox);
+        return decision;
+    }
     match state {
         State::Idle | State::Running | State::Suspending => {
             decision.record.push(moved(state, State::Suspended, "the server was started again"));
@@ -256,7 +259,8 @@ fn archive(session: &SessionState, by: Author) -> Decision {
         return Decision { record: closed(session, by), then: vec![Step::DestroySandbox] };
     }
     let mut decision = stop(session, Ending::Stopped(by.clone()));
-    decision.then.push(Step::CloseAfterTurn(by));
+    // On disk, so that a server that dies before the turn's end leaves it to the next one.
+    decision.record.push(EventKind::ArchiveRequested { by });
     decision
 }
 

@@ -204,8 +204,6 @@ impl Driver {
             Step::Release { request_id, answer } => self.owned.release(&request_id, answer),
             // Whoever asked waits for the sandbox from now on, and is not told that there is none.
             Step::RememberWant => drop(self.owned.presence.send_replace(Presence::Starting)),
-            // The state remembers it.
-            Step::CloseAfterTurn(_) => {}
         }
     }
 

@@ -295,6 +295,11 @@ pub enum EventKind {
         /// The line.
         json: String,
     },
+    /// The session is to be closed for good as soon as its turn has ended.
+    ArchiveRequested {
+        /// Who asked for it.
+        by: Author,
+    },
     /// The session was closed for good; its log stays.
     Archived {
         /// Who did it.

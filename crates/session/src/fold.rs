@@ -38,7 +38,7 @@ pub struct SessionState {
     pub agent_session: Option<String>,
     /// Since when nothing runs.
     pub idle_since_ms: u64,
-    /// Whoever asked to close the session while a turn ran. Not in the log: the closing follows when the turn has ended.
+    /// Whoever asked to close the session while a turn ran; the closing follows when the turn has ended.
     pub archiving: Option<Author>,
     /// Whether somebody waits for the sandbox. Not in the log.
     pub wanted: bool,
@@ -157,6 +157,7 @@ impl SessionState {
                 self.questions.retain(|open| open != question_id);
                 self.summary.waiting_for.retain(|waiting| waiting != question_id);
             }
+            EventKind::ArchiveRequested { by } => self.archiving = Some(by.clone()),
             EventKind::BaseResolved { commit, branch } => {
                 self.summary.base_commit = Some(commit.clone());
                 self.summary.branch = Some(branch.clone());
@@ -198,7 +199,6 @@ impl SessionState {
                     turn.ending.get_or_insert_with(|| why.clone());
                 }
             }
-            Step::CloseAfterTurn(by) => self.archiving = Some(by.clone()),
             Step::RememberWant => self.wanted = true,
             _ => {}
         }

@@ -1,9 +1,10 @@
 //! The one thread that writes: it takes what waits, puts it into one transaction, and answers when that is on disk.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,10 @@ const BATCH_LEN: usize = 1_024;
 
 /// Pages of the cache, in KiB, as `PRAGMA cache_size` wants it (negative). Measured: 0.5 MB costs twenty times as much.
 const CACHE_KIB: i64 = -65_536;
+
+/// How long the lock of a server that was just killed is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -189,10 +194,15 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(path.with_extension("lock"))
         .map_err(|error| broken(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        Err(std::fs::TryLockError::Error(error)) => Err(broken(&error)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A server that was killed while it started a program leaves the lock to that one, until it has executed.
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_RETRY),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(broken(&error)),
+        }
     }
 }
 
@@ -204,7 +214,7 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.set_prepared_statement_cache_capacity(32);
-    connection.busy_timeout(std::time::Duration::from_secs(5))
+    connection.busy_timeout(Duration::from_secs(5))
 }
 
 fn refuse(request: Request, error: &StoreError) {

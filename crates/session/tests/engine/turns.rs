@@ -109,7 +109,7 @@ async fn a_question_is_answered_by_a_participant_and_the_turn_goes_on() {
     let id = house.session("@@script:ask@@").await;
     let asked = house.wait(&id, |kind| matches!(kind, EventKind::QuestionAsked { .. })).await;
     let EventKind::QuestionAsked { question_id, .. } = asked.kind else { panic!() };
-    assert_eq!(house.get(&id).await.waiting_for, [question_id.clone()]);
+    assert_eq!(house.get(&id).await.waiting_for, std::slice::from_ref(&question_id));
     house.engine.answer_question(&id, &question_id, "The second", grace()).await.unwrap();
     let again = house.engine.answer_question(&id, &question_id, "No", ada()).await;
     assert!(matches!(again, Err(EngineError::NoSuchRequest { .. })), "{again:?}");
