@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Shared;
-use crate::host::HostRule;
+use crate::host::{Host, HostRule, Verdict, judge};
 use crate::meter::{Notice, NoticeKind, RefusalReason, RefusedEgress, Tally, Totals};
 use crate::registry::{TokenDigest, digest};
 use crate::told::Told;
@@ -89,7 +89,7 @@ pub(crate) struct Door {
     pub(crate) token: TokenDigest,
     pub(crate) default_model: String,
     pub(crate) unknown_model: UnknownModel,
-    pub(crate) allow: Vec<HostRule>,
+    allow: RwLock<Vec<HostRule>>,
     /// Cancelled when the access closes.
     pub(crate) closed: CancellationToken,
     /// Everything that runs for this access.
@@ -126,6 +126,16 @@ impl Access {
         self.door.totals()
     }
 
+    /// Lets the session reach further hosts from now on.
+    pub fn allow(&self, rules: impl IntoIterator<Item = HostRule>) {
+        let mut allow = self.door.allow.write().unwrap_or_else(PoisonError::into_inner);
+        for rule in rules {
+            if !allow.contains(&rule) {
+                allow.push(rule);
+            }
+        }
+    }
+
     /// Waits until the access is closed, by its owner's doing, by a later epoch's or by the gateway's shutdown.
     pub async fn closed(&self) {
         self.door.closed.cancelled().await;
@@ -155,7 +165,7 @@ impl Door {
             epoch: spec.epoch,
             default_model: spec.default_model,
             unknown_model: spec.unknown_model,
-            allow,
+            allow: RwLock::new(allow),
             closed: shared.closed.child_token(),
             tasks: TaskTracker::new(),
             tally: Tally::default(),
@@ -164,6 +174,11 @@ impl Door {
             tokens_told: Told::default(),
             egress_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// What the allow-list says about a host and a port.
+    pub(crate) fn judge(&self, host: &Host, port: u16) -> Verdict {
+        judge(&self.allow.read().unwrap_or_else(PoisonError::into_inner), host, port)
     }
 
     pub(crate) fn totals(&self) -> Totals {

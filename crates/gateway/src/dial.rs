@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::access::Door;
 use crate::address::{Reach, reach};
 use crate::gateway::Shared;
-use crate::host::{Host, Verdict, judge, parse_port, split_port};
+use crate::host::{Host, Verdict, parse_port, split_port};
 use crate::meter::RefusalReason;
 
 /// The longest answer of an upstream proxy to `CONNECT`, in bytes.
@@ -59,7 +59,7 @@ impl std::fmt::Display for Target {
 
 /// Connects, if the access may go there.
 pub(crate) async fn dial(shared: &Shared, door: &Door, target: &Target) -> Result<TcpStream, DialError> {
-    let private = match judge(&door.allow, &target.host, target.port) {
+    let private = match door.judge(&target.host, target.port) {
         Verdict::HostUnknown => return Err(DialError::Refused(RefusalReason::HostNotAllowed)),
         Verdict::PortUnknown => return Err(DialError::Refused(RefusalReason::PortNotAllowed)),
         Verdict::Public => false,

@@ -191,15 +191,17 @@ impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable => f.write_str("the request does not name its target as host:port without credentials"),
-            Self::HostNotAllowed => {
-                f.write_str("the host is not on the allow-list; add it to the egress of the repository's environment")
-            }
+            Self::HostNotAllowed => f.write_str(
+                "the host is not on the allow-list; add it to the egress of the repository's .hob/environment.toml, \
+                     or to egress.allow of hob.toml",
+            ),
             Self::PortNotAllowed => f.write_str(
-                "the host is allowed, but not on this port; allow it as host:port in the environment's egress",
+                "the host is allowed, but not on this port; write it as host:port into the egress of the repository's \
+                 .hob/environment.toml, or into egress.allow of hob.toml",
             ),
             Self::PrivateAddress(address) => write!(
                 f,
-                "the host leads to {address}, an address of a private network; allow it with `private = true`"
+                "the host leads to {address}, an address of a private network; whoever runs the server can add it to egress.private of hob.toml"
             ),
             Self::ForbiddenAddress(address) => {
                 write!(f, "the host leads to {address}, an address that no sandbox may reach")

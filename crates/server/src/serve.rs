@@ -141,7 +141,7 @@ impl Server {
         let gateway = Gateway::start(wiring::gateway_config(config)?, Arc::new(meter)).await?;
         let default_model = config.default_model().unwrap_or_default().to_owned();
         let sockets = doors::socket_folder(&data_dir);
-        let doors = doors::GatewayDoors::new(gateway, sockets, default_model);
+        let doors = doors::GatewayDoors::new(gateway, sockets, default_model, (&config.egress).into());
         let deps = Deps {
             provider: sandboxes::open(config, &data_dir, &tasks).await.map_err(ServeError::Sandboxes)?,
             agents: Arc::new(NamedAgents::new(config, &data_dir, tasks.clone())),

@@ -179,12 +179,23 @@ pub trait Doors: Send + Sync {
     /// Words for a person that follow "failed to open the gateway: ".
     async fn open(&self, session: &SessionId, epoch: u64) -> Result<Access, String>;
 
-    /// Lets a session reach further hosts (`host`, `host:port` or `*.host`), as its repository asks. Whether the operator
-    /// allows that is for the door to decide. Nothing happens where a door does not take wishes.
-    async fn allow(&self, _session: &SessionId, _epoch: u64, _hosts: &[String]) {}
+    /// Lets a session reach further hosts. Whether the operator allows that is for the door to decide. Gives words for
+    /// the participants, one for each wish that is not granted. A door that takes no wishes leaves all as it is.
+    async fn allow(&self, _session: &SessionId, _wishes: &Wishes) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Closes a session's door. One that is not open is no error.
     async fn close(&self, session: &SessionId);
+}
+
+/// What a session wants to reach beside what every sandbox may.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// The host of the repository's URL, as `host` or `host:port`; none for a local path.
+    pub forge: Option<String>,
+    /// What the repository asks for: `host`, `host:port` or `*.host`. Whoever can push to it writes this.
+    pub repository: Vec<String>,
 }
 
 /// A session's door to the gateway.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use hob_sandbox::{Mount, Sandbox, Spec, Token};
 
+use crate::config::Wishes;
 use crate::described::describe;
 use crate::environment::Environment;
 use crate::event::EventKind;
-use crate::fold::title_of;
-use crate::git::{Base, Mirror};
+use crate::fold::{SessionState, title_of};
+use crate::git::{Base, Mirror, forge};
 use crate::owned::Owned;
 
 /// What the session knows of its repository when its sandbox starts.
@@ -38,6 +39,7 @@ pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, String> {
         owned.record(vec![EventKind::Notice { text }]).await.map_err(|error| format!("failed to {error}"))?;
     }
     let environment = described.environment;
+    allow(owned, &environment).await?;
     owned.phase("sandbox", create(owned, checkout, &environment)).await
 }
 
@@ -60,12 +62,34 @@ async fn attach(owned: &Owned) -> Result<Option<Sandbox>, String> {
     let Some(sandbox) = sandbox else { return Ok(None) };
     owned
         .phase("sandbox", async {
-            owned.access().await?;
+            allow_again(owned).await?;
             sandbox.kill_all().await.map_err(|error| format!("failed to {error}"))?;
             Ok(((), Some("taken over".to_owned())))
         })
         .await?;
     Ok(Some(sandbox))
+}
+
+/// Opens the gateway as far as the operator lets the session's forge and its repository's wishes through.
+async fn allow(owned: &Owned, environment: &Environment) -> Result<(), String> {
+    let repository = owned.log.read(|state| state.repository.clone()).await;
+    let wishes = Wishes { forge: forge(&repository), repository: environment.egress.clone() };
+    owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
+    let refused = owned.house.deps.doors.allow(&owned.id, &wishes).await;
+    let notices = refused.into_iter().map(|text| EventKind::Notice { text }).collect();
+    owned.record(notices).await.map_err(|error| format!("failed to {error}"))
+}
+
+/// Opens the gateway of a sandbox that was taken over as it was before.
+async fn allow_again(owned: &Owned) -> Result<(), String> {
+    let state = |state: &SessionState| (state.repository.clone(), state.summary.base_commit.clone());
+    let (repository, commit) = owned.log.read(state).await;
+    let mut environment = Environment::default();
+    if let Some(commit) = commit {
+        let described = describe(&owned.house.mirrors.known(&repository), &commit).await;
+        environment = described.map_err(|error| format!("failed to {error}"))?.environment;
+    }
+    allow(owned, &environment).await
 }
 
 async fn prepare(owned: &Owned) -> Result<((Mirror, Base, PathBuf), Option<String>), String> {
@@ -125,7 +149,6 @@ async fn create(
 ) -> Result<(Sandbox, Option<String>), String> {
     let config = &owned.house.config;
     let access = owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
-    owned.house.deps.doors.allow(&owned.id, owned.epoch, &environment.egress).await;
     let spec = Spec {
         id: owned.sandbox_id()?,
         epoch: owned.epoch,

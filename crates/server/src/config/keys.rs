@@ -84,6 +84,13 @@ pub const KEYS: &[Key] = &[
         "`[]`",
         "Further hosts, written likewise, that may lead to addresses of private networks: registries on an intranet.",
     ),
+    key("egress.forge", "true or false", "`true`", "Whether a session may reach the host of its repository's URL."),
+    key(
+        "egress.repositories_may_add",
+        "true or false",
+        "`true`",
+        "Whether the `egress` of a repository's `.hob/environment.toml`, as of the commit that a session starts from, is added for its sessions. What it names never leads to private addresses. Say `false` where those who push to a repository are trusted less than those who run the server.",
+    ),
     key(
         "egress.proxy",
         "URL",

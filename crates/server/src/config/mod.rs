@@ -194,6 +194,10 @@ pub struct Egress {
     pub allow: Vec<String>,
     /// Further hosts that may lead to addresses of private networks.
     pub private: Vec<String>,
+    /// Whether a session may reach the host of its repository's URL.
+    pub forge: bool,
+    /// Whether a repository's environment may add hosts.
+    pub repositories_may_add: bool,
     /// A proxy that this machine itself must use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
@@ -201,7 +205,14 @@ pub struct Egress {
 
 impl Default for Egress {
     fn default() -> Self {
-        Self { registries: true, allow: Vec::new(), private: Vec::new(), proxy: None }
+        Self {
+            registries: true,
+            allow: Vec::new(),
+            private: Vec::new(),
+            forge: true,
+            repositories_may_add: true,
+            proxy: None,
+        }
     }
 }
 

@@ -81,13 +81,19 @@ impl TestServer {
 
     /// A repository with a bug, a check that is red because of it, and one commit.
     pub fn repository(&self) -> PathBuf {
+        self.repository_with("")
+    }
+
+    /// The same, with more lines at the start of its environment.
+    pub fn repository_with(&self, environment: &str) -> PathBuf {
+        let environment = format!("{environment}[[checks]]\nname = \"test\"\ncommand = \"sh test.sh\"\n");
         let folder =
             self.home.path().join(format!("repository-{}", std::fs::read_dir(self.home.path()).unwrap().count()));
         std::fs::create_dir_all(folder.join(".hob")).unwrap();
         let files = [
             ("calc.sh", "add() {\n    echo $(($1 - $2))\n}\n"),
             ("test.sh", ". ./calc.sh\n[ \"$(add 1 2)\" = 3 ] || { echo 'test.sh:2: add 1 2 is not 3'; exit 1; }\n"),
-            (".hob/environment.toml", "[[checks]]\nname = \"test\"\ncommand = \"sh test.sh\"\n"),
+            (".hob/environment.toml", &environment),
         ];
         for (name, text) in files {
             std::fs::write(folder.join(name), text).unwrap();
@@ -135,7 +141,12 @@ impl TestServer {
 
     /// A session, with a first prompt where there is one.
     pub async fn session(&self, prompt: Option<&str>) -> Session<'_> {
-        let body = json!({ "repository": self.repository(), "prompt": prompt });
+        self.session_on(&self.repository(), prompt).await
+    }
+
+    /// A session on this repository.
+    pub async fn session_on(&self, repository: &Path, prompt: Option<&str>) -> Session<'_> {
+        let body = json!({ "repository": repository, "prompt": prompt });
         let (status, created) = self.post("/api/v1/sessions", body).await;
         assert_eq!(status, 201, "{created}");
         Session { server: self, id: created["id"].as_str().unwrap().to_owned() }
@@ -181,6 +192,13 @@ pub struct Session<'a> {
 impl Session<'_> {
     pub fn path(&self, rest: &str) -> String {
         format!("/api/v1/sessions/{}{rest}", self.id)
+    }
+
+    /// Runs a command line in the sandbox.
+    pub async fn sh(&self, command: &str) -> Value {
+        let (status, ran) = self.server.post(&self.path("/exec"), json!({ "argv": ["sh", "-c", command] })).await;
+        assert_eq!(status, 200, "{ran}");
+        ran
     }
 
     pub async fn prompt(&self, text: &str) -> Value {

@@ -84,9 +84,42 @@ pub fn display_name(repository: &str) -> String {
     format!("{scheme}://{}", &rest[host_start..])
 }
 
+/// The host of a repository's URL, with its port where an HTTP URL names one; none for a path of this machine.
+pub fn forge(repository: &str) -> Option<String> {
+    let (authority, http) = match repository.split_once("://") {
+        Some(("file", _)) => return None,
+        Some((scheme, rest)) => (rest.split('/').next()?, scheme.starts_with("http")),
+        // `user@host:path`, as git takes it (git-clone(1), "GIT URLS").
+        None => (repository.split_once(':').map(|(host, _)| host).filter(|host| !host.contains('/'))?, false),
+    };
+    let place = authority.rsplit('@').next()?;
+    let host = match place.rsplit_once(':') {
+        Some((host, _)) if !http && !host.is_empty() && !place.ends_with(']') => host,
+        _ => place,
+    };
+    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::display_name;
+    use super::{display_name, forge};
+
+    #[track_caller]
+    fn check_forge(repository: &str, expect: Option<&str>) {
+        assert_eq!(forge(repository).as_deref(), expect, "{repository}");
+    }
+
+    #[test]
+    fn the_forge_is_the_host_of_the_url() {
+        check_forge("https://me:secret@Forge.example/a/b.git", Some("forge.example"));
+        check_forge("https://forge.example:8443/a/b.git", Some("forge.example:8443"));
+        check_forge("ssh://git@forge.example:2222/a/b.git", Some("forge.example"));
+        check_forge("git@forge.example:a/b.git", Some("forge.example"));
+        check_forge("https://[::1]/a.git", Some("[::1]"));
+        check_forge("/srv/a:b", None);
+        check_forge("file:///srv/a", None);
+        check_forge("https:///a", None);
+    }
 
     #[test]
     fn credentials_in_a_url_are_never_shown() {
