@@ -101,6 +101,7 @@ impl Driver {
 
     /// Owns the session until nothing is left to do, or the engine shuts down.
     pub(crate) async fn run(mut self, opened: Input) -> End {
+        self.settle_branch().await;
         self.take(opened).await;
         let closing = self.owned.house.closing.clone();
         let tick = self.tick_every();
@@ -121,6 +122,21 @@ impl Driver {
                 },
                 () = tokio::time::sleep(wait) => self.pass_time().await,
             }
+        }
+    }
+
+    /// A turn that a killed server left open may have moved the branch without its commit being in the log. The log is
+    /// the truth: what it does not have, the next turn commits again.
+    async fn settle_branch(&self) {
+        let left = |state: &SessionState| {
+            let summary = &state.summary;
+            let branch = summary.branch.clone().filter(|_| state.turn.is_some())?;
+            Some((state.repository.clone(), branch, summary.commit.clone()))
+        };
+        let Some((repository, branch, commit)) = self.owned.log.read(left).await else { return };
+        let mirror = self.owned.house.mirrors.known(&repository);
+        if let Err(error) = mirror.settle(&branch, commit.as_deref()).await {
+            tracing::error!(session.id = %self.owned.id, branch, "the branch may be ahead of the log: failed to {error}");
         }
     }
 

@@ -175,6 +175,22 @@ async fn a_tree_that_would_overwrite_git_itself_is_refused() {
 }
 
 #[tokio::test]
+async fn a_branch_is_put_back_where_the_log_says() {
+    let place = Place::new().await;
+    let workspace = place.checkout("hob/1-fix").await;
+    workspace.write("calc.py", "fixed\n");
+    let expected = workspace.commit(&place.base.commit).await;
+    let bundle = inside::bundle(&workspace, &expected.commit, &place.base.commit).await.unwrap();
+    place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap();
+
+    place.mirror.settle("hob/1-fix", Some(&place.base.commit)).await.unwrap();
+    assert_eq!(git(place.mirror.folder(), &["rev-parse", "hob/1-fix"]).trim(), place.base.commit);
+    place.mirror.settle("hob/1-fix", None).await.unwrap();
+    place.mirror.settle("hob/1-fix", None).await.unwrap();
+    assert_eq!(git(place.mirror.folder(), &["for-each-ref", "refs/heads"]), "");
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_bundle_are_refused() {
     let place = Place::new().await;
     let expected =
