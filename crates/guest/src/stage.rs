@@ -1,8 +1,9 @@
 //! The first stage of a sandbox: enters its user and mount namespaces, builds its root, becomes `bwrap`.
 //!
 //! The helper executes it with one socket as standard input. It unshares, says so, and waits: only a process outside
-//! can give it its range of IDs and the folders of the host, as detached mounts whose owners are already shifted. What
-//! it mounts is seen by nobody else and is gone with it.
+//! can give it its range of IDs and the folders of the host, as detached mounts whose owners are already shifted. It says
+//! so again when the root is built, and waits until its control groups hold it. What it mounts is seen by nobody else
+//! and is gone with it.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -54,6 +55,9 @@ fn prepare() -> Result<Command, Failure> {
     build(&plan, &trees)?;
     drop(trees);
     limit(&plan)?;
+    // From here on there is a process that the host's limits have to hold: the helper has entered it into its groups.
+    frame::write(&socket, &"built", &[]).map_err(failed("reach the helper"))?;
+    frame::read::<String>(&socket).map_err(failed("wait for the helper"))?;
     let null = fs::File::options().read(true).write(true).open("/dev/null").map_err(failed("open /dev/null"))?;
     bwrap(&plan, socket, null)
 }

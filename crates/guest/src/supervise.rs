@@ -72,7 +72,9 @@ pub(crate) fn run() -> Result<(), String> {
     let started = std::thread::Builder::new()
         .stack_size(64 << 10)
         .spawn(move || kill_on_request(&killer))
-        .and_then(|_| spawn(&argv, &cwd, env, terminal, streams));
+        // Its own folder and not only the command's: a spawn that has nothing to change but files needs no copy of memory.
+        .and_then(|_| std::env::set_current_dir(&cwd))
+        .and_then(|()| spawn(&argv, env, terminal, streams));
     match started {
         Ok(command) => {
             tell(&FromSupervisor::Running)?;
@@ -92,7 +94,6 @@ pub(crate) fn run() -> Result<(), String> {
 
 fn spawn(
     argv: &[String],
-    cwd: &str,
     env: std::collections::BTreeMap<String, String>,
     terminal: bool,
     streams: Vec<OwnedFd>,
@@ -111,7 +112,7 @@ fn spawn(
         command.process_group(0);
         command
     };
-    command.args(arguments).current_dir(cwd).envs(env);
+    command.args(arguments).envs(env);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
     Ok(Pid::from_child(&command.spawn()?))
 }

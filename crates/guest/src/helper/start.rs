@@ -1,4 +1,4 @@
-//! Starts one sandbox: control groups, the stage, its range of IDs, its folders, and the number of its process 1.
+//! Starts one sandbox: the stage, its control groups, its range of IDs, its folders, and the number of its process 1.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -23,28 +23,45 @@ use crate::{passing, syscall};
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts a sandbox, or says why not and leaves nothing behind.
+///
+/// Entering a control group waits until every processor has noticed (an RCU grace period, milliseconds in which nothing
+/// is computed). A thread does that while the stage builds the root; the stage goes on to `bwrap` when both are done.
 pub(super) fn start(plan: &Plan) -> Result<Running, String> {
     let folders: Vec<PathBuf> = plan.cgroups.iter().map(|cgroup| cgroup.folder.clone()).collect();
-    let undo = |reason: String| {
-        let deadline = Instant::now() + STEP_LIMIT;
-        folders.iter().for_each(|folder| remove_cgroup(folder, deadline));
-        reason
-    };
-    for cgroup in &plan.cgroups {
-        make_cgroup(cgroup).map_err(undo)?;
-    }
-    let (ours, theirs) = UnixStream::pair().map_err(|error| undo(format!("make a socket: {error}")))?;
-    let mut stage = spawn_stage(plan, theirs).map_err(undo)?;
-    let running = lead(plan, &ours, &stage);
+    let (ours, theirs) = UnixStream::pair().map_err(|error| format!("make a socket: {error}"))?;
+    let mut stage = spawn_stage(plan, theirs)?;
+    let running = std::thread::scope(|scope| {
+        let pid = Pid::from_child(&stage);
+        let entering = std::thread::Builder::new()
+            .spawn_scoped(scope, move || enter_cgroups(&plan.cgroups, pid))
+            .map_err(|error| format!("start a thread: {error}"))?;
+        let built = build(plan, &ours, pid);
+        // The reason of the groups comes first: without them nothing may run, however well it was built.
+        entering.join().map_err(|_| "enter the control groups".to_owned())??;
+        built?;
+        lead_to_bwrap(&ours, pid)
+    });
     match running {
         Ok((bwrap_watch, first)) => Ok(Running { bwrap: stage, bwrap_watch, first, cgroups: folders }),
         Err(reason) => {
             if let Err(error) = stage.kill().and_then(|()| stage.wait()) {
                 complain(&format!("failed to end a stage: {error}"));
             }
-            Err(undo(explain(plan, reason)))
+            let deadline = Instant::now() + STEP_LIMIT;
+            folders.iter().for_each(|folder| remove_cgroup(folder, deadline));
+            Err(explain(plan, reason))
         }
     }
+}
+
+/// Makes the control groups and puts the stage into them.
+fn enter_cgroups(cgroups: &[Cgroup], pid: Pid) -> Result<(), String> {
+    for cgroup in cgroups {
+        make_cgroup(cgroup)?;
+        let file = cgroup.folder.join("cgroup.procs");
+        fs::write(&file, pid.to_string()).map_err(|error| format!("write {}: {error}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// What the stage or `bwrap` wrote last says more than that they are gone.
@@ -65,18 +82,13 @@ fn spawn_stage(plan: &Plan, socket: UnixStream) -> Result<Child, String> {
     command.spawn().map_err(|error| format!("start a stage: {error}"))
 }
 
-/// Leads the stage through its start; returns what to watch: `bwrap` and process 1.
-fn lead(plan: &Plan, socket: &UnixStream, stage: &Child) -> Result<(OwnedFd, OwnedFd), String> {
-    let pid = Pid::from_child(stage);
-    for cgroup in &plan.cgroups {
-        let file = cgroup.folder.join("cgroup.procs");
-        fs::write(&file, pid.to_string()).map_err(|error| format!("write {}: {error}", file.display()))?;
-    }
+/// Leads the stage through the building of the root.
+fn build(plan: &Plan, socket: &UnixStream, pid: Pid) -> Result<(), String> {
     socket
         .set_read_timeout(Some(STEP_LIMIT))
         .and_then(|()| socket.set_write_timeout(Some(STEP_LIMIT)))
         .map_err(|error| format!("limit the wait: {error}"))?;
-    frame::read::<String>(socket).map_err(|error| format!("hear of the stage: {error}"))?;
+    hear(socket)?;
     map_ids(plan, pid)?;
     let namespace =
         fs::File::open(format!("/proc/{pid}/ns/user")).map_err(|error| format!("open a namespace: {error}"))?;
@@ -85,6 +97,17 @@ fn lead(plan: &Plan, socket: &UnixStream, stage: &Child) -> Result<(OwnedFd, Own
     for some in trees.chunks(passing::FILES_MAX) {
         passing::send(socket, &borrow(some)).map_err(|error| format!("hand over folders: {error}"))?;
     }
+    hear(socket)
+}
+
+/// Hears that the stage has done its part.
+fn hear(socket: &UnixStream) -> Result<(), String> {
+    frame::read::<String>(socket).map(drop).map_err(|error| format!("hear of the stage: {error}"))
+}
+
+/// Lets the stage become `bwrap`; returns what to watch: `bwrap` and process 1.
+fn lead_to_bwrap(socket: &UnixStream, pid: Pid) -> Result<(OwnedFd, OwnedFd), String> {
+    frame::write(socket, &"go", &[]).map_err(|error| format!("let the stage go on: {error}"))?;
     let bwrap_watch = watch(pid)?;
     let first = watch(first_process(socket)?)?;
     Ok((bwrap_watch, first))

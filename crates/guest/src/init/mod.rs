@@ -87,6 +87,8 @@ impl Guest {
         if self.link.dial(now) {
             self.execs.values_mut().for_each(Exec::detach);
             self.writes = Writes::default();
+            // The host's first word is on its way: the time until then is enough for the first command's supervisor.
+            self.keep_a_spare();
         }
         if self.wait(now)? {
             // Nobody waits for anything now: the time to get ready for the next command.
@@ -104,7 +106,8 @@ impl Guest {
         Ok(())
     }
 
-    /// Waits until anything can go on; true when nothing could for a while. Readiness is not kept: every part tries, and none of them ever blocks.
+    /// Waits until anything can go on; true when nothing could for a while. Readiness is not kept: every part tries, and
+    /// none of them ever blocks.
     fn wait(&self, now: Instant) -> Result<bool, String> {
         let mut watched = Vec::new();
         self.link.watch(&mut watched);
@@ -133,7 +136,8 @@ impl Guest {
 
     fn answer(&mut self, message: ToGuest, blob: &[u8]) {
         match message {
-            ToGuest::Welcome => self.keep_a_spare(),
+            // The link has noted that it was believed.
+            ToGuest::Welcome => {}
             ToGuest::Exec { request, command } => self.start(request, command),
             ToGuest::Attach { request, exec, from } => match self.execs.get_mut(&exec) {
                 Some(process) => {

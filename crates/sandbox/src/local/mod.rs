@@ -260,17 +260,18 @@ impl Inner {
         let failed = |reason: String| SandboxError::Start { id: id.clone(), reason };
         let helper = self.helper().await?;
         let identity = Identity { sandbox: id.to_string(), epoch: spec.epoch, token: spec.token.0.clone() };
-        if helper.running().await.map_err(failed)?.contains(&id.to_string())
-            && let Some(record) = record::read(&self.folder_of(&id))?
+        // One without a record never ran: there is nothing to ask the helper.
+        let old = record::read(&self.folder_of(&id))?;
+        if let Some(record) = &old
+            && helper.running().await.map_err(failed)?.contains(&id.to_string())
         {
-            let sandbox = self.link(&record, identity)?;
+            let sandbox = self.link(record, identity)?;
             return self.ready(sandbox).await;
         }
         let base = match &spec.base {
             Base::Host => Some(self.base().await?.clone()),
             Base::Directory(_) => None,
         };
-        let old = record::read(&self.folder_of(&id))?;
         let slot = old.as_ref().map_or_else(|| self.take_slot(), |record| Ok(record.slot))?;
         let groups = self.cgroups.plan(id.as_str(), &spec.limits);
         let folders = groups.iter().map(|group| group.folder.clone()).collect();
