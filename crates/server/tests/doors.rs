@@ -144,6 +144,15 @@ async fn a_prompt_becomes_proven_work() {
 }
 
 #[tokio::test]
+async fn the_operator_says_how_often_red_checks_go_back() {
+    let server = TestServer::start_with("[session]\nmax_rounds = 0\n").await;
+    let repository = server.repository_with("[[checks]]\nname = \"minus\"\ncommand = \"grep -q -- - calc.sh\"\n");
+    let events = server.session_on(&repository, Some("@@script:wrong@@")).await.turns(1).await;
+    assert_eq!(events.last().unwrap()["outcome"], "checks_failed");
+    assert!(!kinds(&events).contains(&"round_started"));
+}
+
+#[tokio::test]
 async fn files_go_in_and_out() {
     let server = TestServer::start().await;
     let session = server.session(None).await;

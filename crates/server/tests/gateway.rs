@@ -6,7 +6,7 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::TestServer;
+use common::{SAY, TestServer};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -76,4 +76,29 @@ async fn after_a_crash_a_sandbox_reaches_what_it_could_before() {
     server.crash_and_restart().await;
     let session = common::Session { server: &server, id };
     assert_eq!(session.sh("curl -sS http://asked.test/").await["stdout"], "far");
+}
+
+#[tokio::test]
+async fn a_busy_model_is_waited_for_and_the_person_is_told() {
+    let server = TestServer::start().await;
+    let run = server.hob_in(&server.repository(), &["run", "@@script:busy@@"]).await;
+    let shown = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{shown}");
+    let expect = "note: request 1 to scripted-model failed (the provider answered 429); trying again in 1000 ms";
+    assert!(shown.contains(expect), "{shown}");
+    assert!(shown.contains("Said after all."), "{shown}");
+}
+
+#[tokio::test]
+async fn a_model_that_is_down_is_stood_in_for_and_the_person_is_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let server = TestServer::start_with(&format!(
+        "[session]\nmodel = \"first\"\n[providers.down]\nkind = \"openai\"\nbase_url = \"http://{nobody}/v1\"\n\
+         [models.first]\nprovider = \"down\"\nfallback = [\"scripted-model\"]\n"
+    ))
+    .await;
+    let run = server.hob_in(&server.repository(), &["run", SAY]).await;
+    let shown = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{shown}");
+    assert!(shown.contains("going on with scripted-model") && shown.contains("Said."), "{shown}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::agents::AgentFactory;
+use crate::checks::rounds::MAX_ROUNDS_DEFAULT;
 use crate::clock::{Clock, Ids};
 use crate::id::SessionId;
 
@@ -25,6 +26,8 @@ pub struct EngineConfig {
     pub permissions: Permissions,
     /// When the checks run on the base commit.
     pub base_checks: BaseChecks,
+    /// How often red checks go back to the agent, where the repository does not say.
+    pub max_rounds: u32,
     /// Further folders of the host that every sandbox sees, read-only.
     pub mounts: Vec<hob_sandbox::Mount>,
     /// The system under every sandbox.
@@ -41,6 +44,7 @@ impl EngineConfig {
             push: Push::Auto,
             permissions: Permissions::Allow,
             base_checks: BaseChecks::Always,
+            max_rounds: MAX_ROUNDS_DEFAULT,
             mounts: Vec::new(),
             base: hob_sandbox::Base::Host,
         }

@@ -325,6 +325,14 @@ impl Engine {
         self.record_for_gateway(id, epoch, EventKind::EgressRefused { host, port, reason }).await
     }
 
+    /// Records a remark of the gateway on a session in an epoch.
+    ///
+    /// # Errors
+    /// There is no such session, its epoch is another, or the store failed.
+    pub async fn record_notice(&self, id: &SessionId, epoch: u64, text: String) -> Result<(), EngineError> {
+        self.record_for_gateway(id, epoch, EventKind::Notice { text }).await
+    }
+
     /// The session's change against its base as a unified diff, new files included: as the sandbox has it now, or as of
     /// the last commit when there is no sandbox. Empty when nothing changed.
     ///

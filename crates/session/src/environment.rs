@@ -12,7 +12,6 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::checks::parse::ParserKind;
-use crate::checks::rounds::MAX_ROUNDS_DEFAULT;
 use crate::checks::{CHECK_TIMEOUT, Check};
 
 /// Where a repository keeps it.
@@ -36,8 +35,8 @@ const LATER_KEYS: &[&str] = &["base", "packages", "setup", "warm", "services", "
 pub struct Environment {
     /// Its checks, in the order they run; absent where it names none, and they are detected.
     pub checks: Option<Vec<Check>>,
-    /// How often red checks go back to the agent.
-    pub max_rounds: u32,
+    /// How often red checks go back to the agent; the operator's choice when absent.
+    pub max_rounds: Option<u32>,
     /// Hosts that it wants to reach beside those that every sandbox may: `host`, `host:port` or `*.host`. Whoever can
     /// push to the repository writes this: the operator's policy has the last word.
     pub egress: Vec<String>,
@@ -72,7 +71,7 @@ impl Wants {
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { checks: None, max_rounds: MAX_ROUNDS_DEFAULT, egress: Vec::new(), wants: Wants::default() }
+        Self { checks: None, max_rounds: None, egress: Vec::new(), wants: Wants::default() }
     }
 }
 
@@ -234,7 +233,7 @@ impl Reader<'_> {
             if *rounds.get_ref() > MAX_ROUNDS_MAX {
                 return self.bad("max_rounds", &rounds.span(), format!("must be at most {MAX_ROUNDS_MAX}"));
             }
-            environment.max_rounds = rounds.into_inner();
+            environment.max_rounds = Some(rounds.into_inner());
         }
         for host in file.egress {
             if !is_host(host.get_ref()) {

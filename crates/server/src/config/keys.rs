@@ -51,6 +51,12 @@ pub const KEYS: &[Key] = &[
         "When the checks run on the base commit, so that what was red before is not blamed on the change.",
     ),
     key(
+        "session.max_rounds",
+        "number",
+        "`3`",
+        "How often red checks go back to the agent, where `.hob/environment.toml` does not say.",
+    ),
+    key(
         "session.permissions",
         "`\"allow\"` or `\"ask\"`",
         "`\"allow\"`",

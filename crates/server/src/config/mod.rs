@@ -88,6 +88,8 @@ pub struct Session {
     pub model: Option<String>,
     /// When the checks run on the base commit.
     pub base_checks: BaseChecks,
+    /// How often red checks go back to the agent.
+    pub max_rounds: u32,
     /// Who answers an agent's permission requests.
     pub permissions: Permissions,
     /// Whether finished branches are pushed.
@@ -106,6 +108,7 @@ impl Default for Session {
             agent: "hob".into(),
             model: None,
             base_checks: BaseChecks::Always,
+            max_rounds: 3,
             permissions: Permissions::Allow,
             push: Push::Auto,
             agent_idle: Timespan::from_secs(900),

@@ -4,12 +4,14 @@
 //! counted in `/metrics`; the log loses a line of statistics then, never work.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hob_gateway::{Meter, ModelCall, Notice, RefusedEgress};
 use hob_session::{Engine, EngineError, Refusal, SessionId, event};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::notices::Told;
 use crate::metrics::Metrics;
 
 const QUEUE_LEN: usize = 4_096;
@@ -18,6 +20,7 @@ const QUEUE_LEN: usize = 4_096;
 pub struct QueueMeter {
     queue: mpsc::Sender<Measured>,
     metrics: Arc<Metrics>,
+    told: Told,
 }
 
 /// The engine's end of the queue.
@@ -26,12 +29,13 @@ pub struct Measurements(mpsc::Receiver<Measured>);
 enum Measured {
     Call(ModelCall),
     Refused(RefusedEgress),
+    Noticed(Notice),
 }
 
 /// Both ends of a queue.
 pub fn queue(metrics: Arc<Metrics>) -> (QueueMeter, Measurements) {
     let (queue, waiting) = mpsc::channel(QUEUE_LEN);
-    (QueueMeter { queue, metrics }, Measurements(waiting))
+    (QueueMeter { queue, metrics, told: Told::default() }, Measurements(waiting))
 }
 
 impl QueueMeter {
@@ -54,7 +58,9 @@ impl Meter for QueueMeter {
     }
 
     fn notice(&self, notice: Notice) {
-        tracing::info!(session.id = notice.session, session.epoch = notice.epoch, "{}", notice.kind);
+        if self.told.may_tell(&notice, Instant::now()) {
+            self.send(Measured::Noticed(notice));
+        }
     }
 }
 
@@ -84,6 +90,9 @@ async fn record(engine: &Engine, measured: Measured) -> Result<(), EngineError> 
         Measured::Refused(refused) => {
             let refusal = Refusal { host: refused.host, port: refused.port, reason: refused.reason.to_string() };
             engine.record_refusal(&session(&refused.session)?, refused.epoch, refusal).await
+        }
+        Measured::Noticed(notice) => {
+            engine.record_notice(&session(&notice.session)?, notice.epoch, notice.kind.to_string()).await
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod doors;
 pub mod meter;
+mod notices;
 pub mod sandboxes;
 
 use std::path::Path;
@@ -105,6 +106,7 @@ pub fn engine_config(config: &Config, data_dir: &Path) -> EngineConfig {
         config::BaseChecks::Always => BaseChecks::Always,
         config::BaseChecks::WhenRed => BaseChecks::WhenRed,
     };
+    engine.max_rounds = config.session.max_rounds;
     engine.timeouts.agent_idle = config.session.agent_idle.0;
     engine.timeouts.permission = config.session.answer_deadline.0;
     engine.timeouts.question = config.session.answer_deadline.0;

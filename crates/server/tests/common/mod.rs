@@ -308,6 +308,11 @@ fn scripts() -> Scripts {
             ],
         )
         .script("sleep", [Step::shell("sleep 300"), Step::say("Slept.")])
+        .script(
+            "wrong",
+            [Step::edit("calc.sh", "    echo $(($1 - $2))", "    echo $(($1 * $2))"), Step::say("Mended.")],
+        )
+        .script("busy", [Step::status(429, Some(1)), Step::say("Said after all.")])
         .script("say", [Step::say("Said.")])
 }
 

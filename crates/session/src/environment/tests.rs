@@ -9,7 +9,7 @@ fn refused(text: &str, expect: &str) {
 #[test]
 fn an_empty_file_is_like_none() {
     assert_eq!(parse(""), Ok(Environment::default()));
-    assert_eq!(parse("# nothing yet\n").unwrap().max_rounds, 3);
+    assert_eq!(parse("# nothing yet\n").unwrap().max_rounds, None);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_full_file_is_read() {
         "#,
     )
     .unwrap();
-    assert_eq!(environment.max_rounds, 5);
+    assert_eq!(environment.max_rounds, Some(5));
     assert_eq!(environment.egress, ["api.example.com", "*.example.org:8443"]);
     let wants = Wants {
         cpu_millicores: Some(1_500),

@@ -81,7 +81,7 @@ impl<'a> Proof<'a> {
             parent,
             parent_tree,
             checks,
-            max_rounds: described.environment.max_rounds,
+            max_rounds: described.environment.max_rounds.unwrap_or(owned.house.config.max_rounds),
             base_runs,
             prepared: HashSet::new(),
             stop,
