@@ -31,7 +31,7 @@ const CHECK_KEYS: &[&str] = &["name", "command", "directory", "timeout", "parser
 const LATER_KEYS: &[&str] = &["base", "packages", "setup", "warm", "services", "secrets"];
 
 /// What a repository says of its environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Environment {
     /// Its checks, in the order they run; absent where it names none, and they are detected.
     pub checks: Option<Vec<Check>>,
@@ -66,12 +66,6 @@ impl Wants {
             processes: self.processes.map_or(allowed.processes, |n| n.min(allowed.processes)),
             disk_bytes: self.disk_bytes.map_or(allowed.disk_bytes, |n| n.min(allowed.disk_bytes)),
         }
-    }
-}
-
-impl Default for Environment {
-    fn default() -> Self {
-        Self { checks: None, max_rounds: None, egress: Vec::new(), wants: Wants::default() }
     }
 }
 
