@@ -6,8 +6,10 @@ mod common;
 
 use std::process::Output;
 
-use common::{FIX, SAY, TestServer};
+use common::{FIX, SAY, SLEEP, TestServer};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::ChildStderr;
 
 fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
@@ -93,6 +95,68 @@ async fn json_is_one_event_a_line() {
     let events: Vec<Value> = stdout(&run).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     common::assert_gap_free(&events);
     assert_eq!(events.last().unwrap()["type"], "turn_ended");
+}
+
+#[tokio::test]
+async fn a_prompt_comes_from_standard_input_and_one_of_10_mb_is_refused() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    let run = server.hob_fed(&repository, &["run", "-"], SAY.as_bytes()).await;
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let long = server.hob_fed(&repository, &["run", "-"], &vec![b'x'; 10 << 20]).await;
+    assert_eq!((long.status.code(), stdout(&long)), (Some(2), ""));
+    assert!(stderr(&long).contains("at most 1048576"), "{}", stderr(&long));
+    let empty = server.hob_fed(&repository, &["run", "-"], b"\n").await;
+    assert_eq!(stderr(&empty), "hob: failed to read the prompt from standard input: it is empty\n");
+}
+
+/// `hob run` of a prompt whose turn does not end by itself, with its first words on standard error after a Ctrl-C.
+async fn interrupted(server: &TestServer) -> (tokio::process::Child, Lines<BufReader<ChildStderr>>) {
+    let mut run = server.hob_started(&server.repository(), &["run", SLEEP]);
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    // The prompt is its second line: from then on it listens for Ctrl-C.
+    for _ in 0..2 {
+        lines.next_line().await.unwrap().unwrap();
+    }
+    let mut remarks = BufReader::new(run.stderr.take().unwrap()).lines();
+    common::interrupt(&run);
+    while remarks.next_line().await.unwrap().unwrap() != "stopping the turn; press Ctrl-C again to leave" {}
+    // Whoever follows must not lose what is still said.
+    tokio_util::task::TaskTracker::new().spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    (run, remarks)
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_the_turn() {
+    let server = TestServer::start().await;
+    let (mut run, _remarks) = interrupted(&server).await;
+    assert_eq!(run.wait().await.unwrap().code(), Some(1));
+    let list: Value = serde_json::from_str(stdout(&server.hob(&["session", "list", "--json"]).await)).unwrap();
+    assert_eq!(list[0]["last_outcome"], "stopped");
+}
+
+#[tokio::test]
+async fn a_second_ctrl_c_leaves_at_once() {
+    let server = TestServer::start().await;
+    let (mut run, mut remarks) = interrupted(&server).await;
+    common::interrupt(&run);
+    assert_eq!(run.wait().await.unwrap().code(), Some(1));
+    let said = remarks.next_line().await.unwrap().unwrap();
+    assert!(said.starts_with("left; the session goes on: hob session show "), "{said}");
+}
+
+#[tokio::test]
+async fn bash_accepts_the_completion_script() {
+    let server = TestServer::start().await;
+    for shell in ["bash", "zsh", "fish"] {
+        let script = server.hob(&["completion", shell]).await;
+        assert!(stdout(&script).contains("completion") && script.status.success(), "{shell}");
+        if shell == "bash" {
+            let file = server.data_dir().join("completion");
+            std::fs::write(&file, &script.stdout).unwrap();
+            assert!(std::process::Command::new("bash").arg("-n").arg(file).status().unwrap().success());
+        }
+    }
 }
 
 #[tokio::test]

@@ -180,13 +180,20 @@ fn late(deadline: Duration) -> String {
     format!("failed to start the sandbox within {} s; hob doctor tells what this machine can do", deadline.as_secs())
 }
 
-/// What every command in a sandbox finds set: git trusts the checkout, whoever owns its files inside.
+/// What every command in a sandbox finds set: git trusts the checkout, whoever owns its files inside; nothing waits for
+/// a person, and no tool advertises its next version in what the agent reads.
 fn env() -> BTreeMap<String, String> {
     let pairs = [
         ("GIT_CONFIG_COUNT", "1"),
         ("GIT_CONFIG_KEY_0", "safe.directory"),
         ("GIT_CONFIG_VALUE_0", "*"),
         ("GIT_TERMINAL_PROMPT", "0"),
+        ("GIT_PAGER", "cat"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("NO_UPDATE_NOTIFIER", "1"),
+        ("npm_config_update_notifier", "false"),
+        ("npm_config_fund", "false"),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::context::{print, print_json, table};
 use super::{Context, Failure};
 use crate::api::SessionPage;
-use crate::render::style::clean;
+use crate::render::style::{clean, counted};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Repo {
@@ -37,7 +37,7 @@ impl Repo {
             return print_json(&list);
         }
         let rows: Vec<_> =
-            sessions.iter().map(|(repository, count)| vec![clean(repository), format!("{count} sessions")]).collect();
+            sessions.iter().map(|(repository, count)| vec![clean(repository), counted(*count, "session")]).collect();
         print(&table(&rows))
     }
 }

@@ -1,10 +1,12 @@
 //! `hob run`: one prompt, start to end.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use clap::Args;
 use hob_session::event::TurnOutcome;
 use http::StatusCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::ClientError;
 use super::context::{print, print_json, remark};
@@ -33,7 +35,7 @@ pub(super) struct Run {
     /// Start it, print the session's ID and leave
     #[arg(long)]
     detach: bool,
-    /// What to do
+    /// What to do; - reads it from standard input
     #[arg(value_name = "PROMPT")]
     prompt: String,
 }
@@ -41,13 +43,14 @@ pub(super) struct Run {
 impl Run {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let repository = repository(self.repo.as_deref())?;
+        let prompt = prompt(self.prompt)?;
         let client = private::client(context).await?;
         let request = CreateSession {
             repository,
             base: self.base,
             agent: self.agent,
             model: self.model,
-            prompt: Some(self.prompt),
+            prompt: Some(prompt),
             attempts: (self.attempts != 1).then_some(self.attempts),
             ..CreateSession::default()
         };
@@ -77,6 +80,24 @@ impl Run {
             Some(TurnOutcome::Done) => Ok(()),
             _ => Err(Failure::Exit(1)),
         }
+    }
+}
+
+/// The prompt's words: `-` stands for standard input, since an argument has at most 128 KiB (execve(2)).
+fn prompt(argument: String) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument);
+    }
+    let mut bytes = Vec::new();
+    // One byte more than the server takes is enough for it to say so.
+    let limit = crate::api::BODY_BYTES_MAX as u64;
+    let read = std::io::Read::take(std::io::stdin().lock(), limit).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::set_up(format!("read the prompt from standard input: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::set_up("read the prompt from standard input: it is not UTF-8"))?;
+    match text.trim_end() {
+        "" => Err(Failure::set_up("read the prompt from standard input: it is empty")),
+        text => Ok(text.to_owned()),
     }
 }
 
@@ -115,18 +136,19 @@ fn is_scp_like(text: &str) -> bool {
 
 /// The first Ctrl-C stops the turn and goes on watching it end; the second one leaves.
 async fn stop_at_interrupt(client: &Client, session: &str) {
-    for count in 0.. {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without signals there is nothing to wait for.
-            std::future::pending::<()>().await;
-        }
-        if count > 0 {
-            return;
-        }
-        remark("\nstopping the turn; press Ctrl-C again to leave");
+    // One listener for both, so that the second is heard while the first is being carried out.
+    let Ok(mut interrupts) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+    interrupts.recv().await;
+    remark("\nstopping the turn; press Ctrl-C again to leave");
+    let stop = async {
         if let Err(error) = client.act(&format!("/api/v1/sessions/{session}/stop")).await {
             remark(&format!("hob: failed to stop the turn: {error}"));
         }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = interrupts.recv() => {}
+        () = stop => {}
     }
 }
 

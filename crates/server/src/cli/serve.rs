@@ -11,6 +11,10 @@ use super::{Context, Failure};
 use crate::serve::{Listen, Server, stop_signals};
 use crate::wiring::NO_MODEL;
 
+/// What is logged when `HOB_LOG` does not say: our own steps, and what others warn of. The model client warns of every
+/// answer that is no text.
+const LOG: &str = "warn,hob=info,genai=error";
+
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// Address and port; port 0 takes any free one
@@ -23,7 +27,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let filter = EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        let filter = EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
         let ansi = std::io::stderr().is_terminal() && context.environment.get("NO_COLOR").is_none();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
         let mut config = context.config()?;

@@ -1,6 +1,7 @@
 //! `hob session`: what the web client does.
 
 use clap::Subcommand;
+use hob_session::{Clock as _, SystemClock};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -8,7 +9,7 @@ use super::context::{print, print_json, table};
 use super::follow::{Screen, Until, follow, print_log};
 use super::{Client, Context, Failure};
 use crate::api::{PromptAccepted, SessionPage, SessionView};
-use crate::render::style::{clean, first_line, thousands};
+use crate::render::style::{ago, clean, counted, first_line, thousands};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Session {
@@ -105,11 +106,12 @@ async fn list(context: &Context, client: &Client, state: Option<&str>) -> Result
     if context.json() {
         return print_json(&sessions);
     }
+    let now_ms = SystemClock.now_ms();
     let rows: Vec<_> = sessions
         .iter()
         .map(|session| {
             let outcome = session.last_outcome.as_deref().unwrap_or("");
-            let when = at(session.updated_ms);
+            let when = ago(now_ms.saturating_sub(session.updated_ms));
             vec![session.id.clone(), session.state.clone(), outcome.to_owned(), when, first_line(&session.title)]
         })
         .collect();
@@ -136,12 +138,13 @@ async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failur
         rows.push(row("branch", &format!("{} at {}", clean(branch), clean(commit))));
     }
     if let Some(change) = &session.change {
-        let lines = format!("{} files, +{} -{}", change.files_changed, change.insertions, change.deletions);
+        let lines =
+            format!("{}, +{} -{}", counted(change.files_changed.into(), "file"), change.insertions, change.deletions);
         rows.push(row("change", &lines));
     }
     let usage = &session.usage;
     let tokens = format!("{} tokens in, {} out", thousands(usage.input_tokens), thousands(usage.output_tokens));
-    rows.push(row("models", &format!("{} calls, {tokens}", usage.calls)));
+    rows.push(row("models", &format!("{}, {tokens}", counted(usage.calls, "call"))));
     rows.extend(session.queue.iter().map(|queued| row("waits", &first_line(&queued.text))));
     rows.extend(session.waiting_for.iter().map(|request| row("asks", request)));
     print(&table(&rows))

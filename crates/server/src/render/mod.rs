@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use hob_session::event::{Event, EventKind, ModelCall, PhaseStatus, TurnOutcome};
 
 pub use style::Style;
-use style::{clean, duration, first_line, thousands};
+use style::{clean, counted, duration, first_line, thousands};
 
 /// Turns the events of one session into text, in order.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ impl Renderer {
                 checks::check_run(style, run)
             }
             EventKind::Committed { commit, branch, subject, files_changed, insertions, deletions, .. } => {
-                let changed = format!("{files_changed} file{}", if *files_changed == 1 { "" } else { "s" });
+                let changed = counted(u64::from(*files_changed), "file");
                 format!(
                     "{} {} {}  {changed}, {} {}\n",
                     style.green("commit"),
@@ -220,7 +220,11 @@ impl Renderer {
             return String::new();
         }
         let status = if call.status == 0 { "could not be reached".into() } else { format!("answered {}", call.status) };
-        self.style.yellow(&format!("model {} {status} after {} attempts", clean(&call.model), call.attempts)) + "\n"
+        self.style.yellow(&format!(
+            "model {} {status} after {}",
+            clean(&call.model),
+            counted(call.attempts.into(), "attempt")
+        )) + "\n"
     }
 
     fn turn_ended(&mut self, outcome: TurnOutcome, message: &str, elapsed_ms: u64) -> String {
@@ -250,7 +254,7 @@ impl Totals {
             return String::new();
         }
         let cost = self.cost_micro_usd.map(|micro| format!(" · ${}", dollars(micro))).unwrap_or_default();
-        let calls = if self.calls == 1 { "1 model call".into() } else { format!("{} model calls", self.calls) };
+        let calls = counted(self.calls, "model call");
         format!(" · {calls} · {} tokens in, {} out{cost}", thousands(self.input_tokens), thousands(self.output_tokens))
     }
 }

@@ -73,6 +73,21 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
+/// A count of things: `1 file`, `2 files`.
+pub fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// How long ago something was, as a person says it.
+pub fn ago(ms: u64) -> String {
+    match ms / 1_000 {
+        0..60 => "just now".to_owned(),
+        seconds @ 60..3_600 => format!("{} min ago", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 /// A count as a person reads it: `950`, `12.3k`, `4.5M`.
 pub fn thousands(count: u64) -> String {
     match count {
@@ -100,6 +115,11 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([999, 1_500, 125_000].map(duration), ["999 ms", "1.5 s", "2 min 5 s"]);
+        assert_eq!(
+            [59_999, 60_000, 7_200_000, 172_800_000].map(ago),
+            ["just now", "1 min ago", "2 h ago", "2 days ago"]
+        );
+        assert_eq!([1, 2].map(|count| counted(count, "file")), ["1 file", "2 files"]);
         assert_eq!([950, 12_345, 4_560_000].map(thousands), ["950", "12.3k", "4.5M"]);
         assert_eq!(first_line("make test\nmake lint"), "make test …");
     }

@@ -119,6 +119,22 @@ impl TestServer {
         tokio::time::timeout(DEADLINE, hob.output()).await.expect("the command ends").unwrap()
     }
 
+    /// The same, with something on its standard input.
+    pub async fn hob_fed(&self, folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
+        let file = self.home.path().join("input");
+        std::fs::write(&file, input).unwrap();
+        let mut hob = command(self.home.path());
+        hob.args(arguments).current_dir(folder).stdin(std::fs::File::open(file).unwrap());
+        tokio::time::timeout(DEADLINE, hob.output()).await.expect("the command ends").unwrap()
+    }
+
+    /// A command that runs beside the test.
+    pub fn hob_started(&self, folder: &Path, arguments: &[&str]) -> Child {
+        let mut hob = command(self.home.path());
+        hob.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        hob.spawn().unwrap()
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
     }
@@ -283,6 +299,12 @@ impl Socket {
             }
         }
     }
+}
+
+/// Ctrl-C.
+pub fn interrupt(process: &Child) {
+    let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
 }
 
 pub fn kinds(events: &[Value]) -> Vec<&str> {
