@@ -123,7 +123,7 @@ impl Local {
         helper.shutdown().await.map_err(|reason| SandboxError::Machine { reason })
     }
 
-    /// Prepares the base [`Base::Host`] ahead of the first sandbox; looking through the machine takes a second, once.
+    /// Prepares the base [`Base::Host`] ahead of the first sandbox; looking through the machine takes half a second.
     ///
     /// # Errors
     /// A part of the machine could not be looked through.
@@ -195,9 +195,37 @@ impl Inner {
             let (folder, links) = (self.folder.join("base"), self.toolchains.links.clone());
             let prepared = tokio::task::spawn_blocking(move || host::prepare(&folder, &links)).await;
             let reason = |reason| SandboxError::Machine { reason };
-            prepared.map_err(|error| reason(error.to_string()))?.map_err(reason)
+            let prepared = prepared.map_err(|error| reason(error.to_string()))?.map_err(reason)?;
+            if let Err(error) = self.remove_old_bases(&prepared).await {
+                tracing::warn!("failed to remove old bases: {error}");
+            }
+            Ok(prepared)
         };
         self.base.get_or_try_init(prepare).await
+    }
+
+    /// Removes the bases that no sandbox that runs is made of; one that does not run is made of the current one again.
+    async fn remove_old_bases(&self, current: &HostBase) -> Result<(), SandboxError> {
+        let folder = self.folder.join("base");
+        let mut used = BTreeSet::from([current.name.clone()]);
+        if host::unused(&folder, &used).is_empty() {
+            return Ok(());
+        }
+        let reason = |reason| SandboxError::Machine { reason };
+        for id in self.helper().await?.running().await.map_err(reason)? {
+            match record::read(&self.folder.join("sandboxes").join(id))? {
+                Some(Record { base: Some(base), .. }) => drop(used.insert(base)),
+                Some(Record { spec: Spec { base: Base::Directory(_), .. }, .. }) => {}
+                // Nobody knows what it is made of.
+                _ => return Ok(()),
+            }
+        }
+        for base in host::unused(&folder, &used) {
+            self.tasks.spawn_blocking(move || {
+                host::remove(&base).unwrap_or_else(|error| tracing::warn!("failed to {error}"));
+            });
+        }
+        Ok(())
     }
 
     /// The lowest range of IDs that no sandbox has.
@@ -218,7 +246,7 @@ impl Inner {
         let id = &record.spec.id;
         let run = self.folder_of(id).join("run");
         let failed = |source| SandboxError::Io { action: "listen in", path: run.clone(), source };
-        record::write_identity(&run, &identity, self.root_of(record))?;
+        record::write_identity(&run, &identity)?;
         if let Some(sandbox) = self.open_sandboxes().get(id).filter(|sandbox| !sandbox.link().is_closed()) {
             sandbox.link().identify(identity);
             return Ok(sandbox.clone());
@@ -275,7 +303,8 @@ impl Inner {
         let slot = old.as_ref().map_or_else(|| self.take_slot(), |record| Ok(record.slot))?;
         let groups = self.cgroups.plan(id.as_str(), &spec.limits);
         let folders = groups.iter().map(|group| group.folder.clone()).collect();
-        let record = Record { slot, groups: folders, spec: spec.without_token() };
+        let name = base.as_ref().map(|base| base.name.clone());
+        let record = Record { slot, groups: folders, base: name, spec: spec.without_token() };
         let plan = plan::Plan { inner: self, record: &record, base: base.as_ref(), groups };
         let plan = plan.prepare().inspect_err(|_| {
             if old.is_none() {

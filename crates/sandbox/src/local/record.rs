@@ -23,6 +23,9 @@ pub(super) struct Record {
     pub(super) slot: u32,
     /// Its control groups.
     pub(super) groups: Vec<PathBuf>,
+    /// The prepared base it was last made of, where it was made of one.
+    #[serde(default)]
+    pub(super) base: Option<String>,
     /// What it was last made of, without the token.
     pub(super) spec: Spec,
 }
@@ -85,8 +88,8 @@ pub(super) fn write(folder: &Path, record: &Record) -> Result<(), SandboxError> 
     write_whole(&path, &bytes, 0o600)
 }
 
-/// Writes who the guest is. It belongs to root inside, by `owner` or through the shift of the mount.
-pub(super) fn write_identity(run: &Path, identity: &Identity, _owner: Option<u32>) -> Result<(), SandboxError> {
+/// Writes who the guest is. It belongs to root inside, through the shift of the mount or because nothing is shifted.
+pub(super) fn write_identity(run: &Path, identity: &Identity) -> Result<(), SandboxError> {
     let path = run.join(IDENTITY_FILE);
     let bytes = serde_json::to_vec(identity).map_err(|error| failed("write", &path)(error.into()))?;
     write_whole(&path, &bytes, 0o600)
