@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use hob_guest::protocol::{FOLDER, FromGuest, GATEWAY_PORT, GATEWAY_SOCKET, Purpose, ToGuest};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::WaitOptions;
+use rustix::process::{DumpableBehavior, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use exec::{Exec, Spare};
@@ -34,6 +34,9 @@ const QUIET: Duration = Duration::from_millis(3);
 
 /// Runs until the sandbox is killed.
 pub(crate) fn run() -> Result<(), String> {
+    // What runs below has the same user and capabilities: it could take the descriptors of this process, one of which is
+    // a log on the host that no limit of the sandbox counts.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| error.to_string())?;
     drop_capabilities().map_err(|error| format!("drop capabilities: {error}"))?;
     let listener =
         TcpListener::bind(("127.0.0.1", GATEWAY_PORT)).map_err(|error| format!("listen for the gateway: {error}"))?;
