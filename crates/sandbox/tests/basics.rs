@@ -81,3 +81,30 @@ async fn a_port_inside_is_dialled_and_the_gateway_is_reached() {
     assert_eq!(answer, "HELLO");
     bench.close().await;
 }
+
+#[tokio::test]
+async fn the_probe_names_all_that_sandboxes_need_and_says_how_to_mend_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let findings = hob_sandbox::Local::probe(folder.path()).await;
+    let names: Vec<&str> = findings.iter().map(|finding| finding.name.as_str()).collect();
+    let expected = [
+        "bubblewrap",
+        "user namespaces",
+        "user ID ranges",
+        "limit on cpu",
+        "limit on memory",
+        "limit on processes",
+        "limit on disk",
+        "inotify instances",
+        "process numbers",
+        "free disk",
+    ];
+    assert_eq!(names, expected);
+    for finding in &findings {
+        assert!(!finding.detail.is_empty(), "{finding:?}");
+        assert_eq!(finding.fix.is_empty(), finding.grade == hob_sandbox::Grade::Ok, "{finding:?}");
+        // The other tests of this crate make sandboxes here.
+        assert_ne!(finding.grade, hob_sandbox::Grade::Fail, "{finding:?}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a probe leaves nothing behind");
+}

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{Bench, ok, spec};
-use hob_sandbox::{Limit, Local, LocalConfig, Provider, Spec};
+use hob_sandbox::{Limit, Local, Provider, Spec};
 
 /// A user of this machine with a range of IDs, gone when the test is.
 struct User(String);
@@ -93,5 +93,8 @@ async fn as_an_ordinary_user() {
     }
     bench.local.destroy(sandbox.id()).await.unwrap();
     bench.close().await;
-    drop(Local::probe(&LocalConfig::new("/tmp").data_dir).await);
+    let bench_folder = tempfile::tempdir().unwrap();
+    let findings = Local::probe(bench_folder.path()).await;
+    let ranges = findings.iter().find(|finding| finding.name == "user ID ranges").unwrap();
+    assert_eq!(ranges.detail, "65536 IDs from /etc/subuid");
 }

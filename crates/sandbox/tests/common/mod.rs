@@ -3,8 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hob_sandbox::{Base, Command, Exit, Limits, Local, LocalConfig, Provider, Sandbox, SandboxId, Spec, Token};
 use tempfile::TempDir;
@@ -74,9 +75,31 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Removes the control groups that a killed helper has left.
+    fn remove_groups(&self) {
+        let sandboxes = std::fs::read_dir(self.data().join("sandboxes"));
+        for entry in sandboxes.into_iter().flatten().flatten() {
+            let record = std::fs::read(entry.path().join("record.json")).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+            for group in record["groups"].as_array().into_iter().flatten().filter_map(|group| group.as_str()) {
+                let deadline = Instant::now() + Duration::from_secs(5);
+                while std::fs::remove_dir(group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
+                    assert!(Instant::now() < deadline || std::thread::panicking(), "{group} is busy");
+                    if Instant::now() > deadline {
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         self.kill_helper();
+        self.remove_groups();
     }
 }
 
