@@ -148,10 +148,16 @@ impl Owned {
 
     /// Ends the agent that waits between turns, if there is one.
     pub(crate) async fn close_agent(&self) {
-        let Some(agent) = self.agent.lock().await.take() else { return };
-        if tokio::time::timeout(CLOSE_DEADLINE, agent.close()).await.is_err() {
+        if !self.close_agent_within(CLOSE_DEADLINE).await {
             tracing::warn!(session.id = %self.id, "the agent did not leave in {} s", CLOSE_DEADLINE.as_secs());
         }
+    }
+
+    /// Ends the agent that waits between turns, with all that it has started; false when it did not leave by itself in
+    /// that time.
+    pub(crate) async fn close_agent_within(&self, patience: Duration) -> bool {
+        let Some(agent) = self.agent.lock().await.take() else { return true };
+        tokio::time::timeout(patience, agent.close()).await.is_ok()
     }
 
     /// Hands an answer to the turn that waits for it. A turn that has ended does not wait any more.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +31,9 @@ const PIPE_BYTES: usize = 256 << 10;
 
 /// What is kept of an agent's standard error, in lines.
 const STDERR_LINES_MAX: usize = 12;
+
+/// How long an agent may take to end its turn after a stop. Then it is killed, with what it runs.
+const STOP_DEADLINE: Duration = Duration::from_millis(500);
 
 /// What an agent that cannot load its conversation is told of it, in bytes.
 const TRANSCRIPT_BYTES_MAX: usize = 32 << 10;
@@ -79,7 +83,7 @@ pub(super) async fn start(
         settings: launch.settings,
         model_prefix: launch.model_prefix,
         mcp_servers: Vec::new(),
-        deadlines: Deadlines::default(),
+        deadlines: Deadlines { stop: STOP_DEADLINE, ..Deadlines::default() },
     };
     Ok(Box::new(External::new(process, config, tasks)))
 }
@@ -122,7 +126,7 @@ fn resume(start: &AgentStart) -> Option<Resume> {
 /// An external agent with the process that it is.
 struct External {
     acp: AcpAgent,
-    stderr: Arc<Mutex<VecDeque<String>>>,
+    last_words: Arc<Mutex<LastWords>>,
     /// Ends the process, with all that it started: an agent whose session is gone must not run on.
     ended: DropGuard,
 }
@@ -131,24 +135,56 @@ impl External {
     fn new(process: Process, config: AcpConfig, tasks: &TaskTracker) -> Self {
         let (output, from_agent) = duplex(PIPE_BYTES);
         let (to_agent, input) = duplex(PIPE_BYTES);
-        let stderr = Arc::new(Mutex::new(VecDeque::new()));
+        let last_words = Arc::<Mutex<LastWords>>::default();
         let ended = CancellationToken::new();
         tasks.spawn(write_input(process.stdin(), to_agent, ended.clone()));
-        tasks.spawn(read_output(process, from_agent, Arc::clone(&stderr), ended.clone()));
+        tasks.spawn(read_output(process, from_agent, Arc::clone(&last_words), ended.clone()));
         let acp = AcpAgent::new(Box::new(output), Box::new(input), config);
-        Self { acp, stderr, ended: ended.drop_guard() }
+        Self { acp, last_words, ended: ended.drop_guard() }
     }
 
-    /// Adds the last words of a process that died: the protocol itself does not carry them.
+    /// Adds how a process died and what it said last: the protocol itself does not carry that.
     fn with_last_words(&self, error: AgentError) -> AgentError {
-        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
-            AgentError::Died { agent, reason } if !lines.is_empty() => {
-                let said = lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
-                AgentError::Died { agent, reason: format!("{reason}; it said: {}", clip(&said, 1_200)) }
+            AgentError::Died { agent, reason } => {
+                let last_words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+                AgentError::Died { agent, reason: last_words.added_to(&reason) }
             }
             other => other,
         }
+    }
+}
+
+/// How a process ended, and the last lines that it wrote to standard error.
+#[derive(Default)]
+struct LastWords {
+    exit_code: Option<i32>,
+    lines: VecDeque<String>,
+}
+
+impl LastWords {
+    fn hear(&mut self, stderr: &[u8]) {
+        let text = String::from_utf8_lossy(stderr);
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            self.lines.push_back(clip(line, 500));
+            if self.lines.len() > STDERR_LINES_MAX {
+                self.lines.pop_front();
+            }
+        }
+    }
+
+    fn added_to(&self, reason: &str) -> String {
+        let mut told = reason.to_owned();
+        match self.exit_code {
+            Some(137) => told.push_str(", exit code 137: it was killed, or took more memory than its sandbox may"),
+            Some(code) => told.push_str(&format!(", exit code {code}")),
+            None => {}
+        }
+        if !self.lines.is_empty() {
+            let said = self.lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+            told.push_str(&format!("; it said: {}", clip(&said, 1_200)));
+        }
+        told
     }
 }
 
@@ -194,9 +230,10 @@ async fn write_input(stdin: Stdin, mut to_agent: DuplexStream, ended: Cancellati
 async fn read_output(
     mut process: Process,
     mut from_agent: DuplexStream,
-    stderr: Arc<Mutex<VecDeque<String>>>,
+    last_words: Arc<Mutex<LastWords>>,
     ended: CancellationToken,
 ) {
+    let heard = || last_words.lock().unwrap_or_else(PoisonError::into_inner);
     let copy = async {
         loop {
             match process.next().await {
@@ -205,9 +242,9 @@ async fn read_output(
                         return;
                     }
                 }
-                Some(ProcessEvent::Stderr(bytes)) => keep_lines(&stderr, &bytes),
+                Some(ProcessEvent::Stderr(bytes)) => heard().hear(&bytes),
                 Some(ProcessEvent::Exited(exit)) => {
-                    keep_lines(&stderr, format!("(exit code {})", exit.code).as_bytes());
+                    heard().exit_code = Some(exit.code);
                     return;
                 }
                 Some(ProcessEvent::Lost) | None => return,
@@ -221,14 +258,26 @@ async fn read_output(
     }
 }
 
-/// Keeps the last lines of what an agent wrote to standard error.
-fn keep_lines(stderr: &Mutex<VecDeque<String>>, bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    let mut lines = stderr.lock().unwrap_or_else(PoisonError::into_inner);
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        lines.push_back(clip(line, 500));
-        if lines.len() > STDERR_LINES_MAX {
-            lines.pop_front();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_is_told_with_its_exit_code_and_the_last_lines() {
+        let mut last_words = LastWords::default();
+        assert_eq!(last_words.added_to("its output ended"), "its output ended");
+        for line in 0..20 {
+            last_words.hear(format!("line {line}\n\n").as_bytes());
         }
+        last_words.exit_code = Some(1);
+        let told = last_words.added_to("its output ended");
+        assert!(told.starts_with("its output ended, exit code 1; it said: line 8; line 9; "), "{told}");
+        assert!(told.ends_with("; line 19"), "{told}");
+    }
+
+    #[test]
+    fn a_kill_is_told_as_one() {
+        let last_words = LastWords { exit_code: Some(137), ..LastWords::default() };
+        assert!(last_words.added_to("its output ended").contains("it was killed, or took more memory"));
     }
 }

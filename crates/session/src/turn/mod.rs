@@ -33,6 +33,10 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// How long the turn's leftovers may take to die after a stop.
 const KILL_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long an agent that was stopped may take to leave by itself. Some do not end what they have started before they
+/// go (Goose), and a stop is to be over within a second.
+const LEAVE_AFTER_STOP: Duration = Duration::from_millis(250);
+
 /// A turn's work.
 pub(crate) struct Work {
     owned: Arc<Owned>,
@@ -110,7 +114,7 @@ impl Work {
         let kill = async {
             self.owned.workspace.kill_running().await;
             if self.owned.agent_sandbox.was_taken() {
-                self.owned.close_agent().await;
+                self.owned.close_agent_within(LEAVE_AFTER_STOP).await;
             }
         };
         if tokio::time::timeout(KILL_DEADLINE * 5, kill).await.is_err() {
