@@ -14,7 +14,7 @@ test: setup-tests ## all tests
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 test-agents: setup-tests ## the tests that drive external agents, with all of them (fetched from npm)
-	HOB_TEST_AGENTS=all $(CARGO) test --workspace --locked --no-fail-fast agents
+	HOB_TEST_AGENTS=all $(CARGO) test --package hob-agent --package hob --locked --no-fail-fast --test agents --test real_agents
 
 check: setup ## format, lints and documentation
 	$(CARGO) fmt --all --check

@@ -35,7 +35,7 @@ pub struct TestServer {
     pub login_url: String,
     pub token: String,
     pub model: Running,
-    home: TempDir,
+    home: Home,
     process: Child,
     http: reqwest::Client,
 }
@@ -47,16 +47,23 @@ impl TestServer {
 
     /// Starts it with more lines at the end of its configuration.
     pub async fn start_with(configuration: &str) -> Self {
-        drop(rustls::crypto::ring::default_provider().install_default());
         let model = ScriptedModel::start(scripts()).await.expect("the scripted model starts");
-        let home = tempfile::Builder::new().prefix("hob-doors-").tempdir().expect("a folder");
         let text = format!(
             "[providers.scripted]\nkind = \"openai\"\nbase_url = \"{}/v1\"\n\n[models.scripted-model]\n\
              provider = \"scripted\"\ninput_usd = 1.0\noutput_usd = 2.0\n\n{configuration}",
             model.base_url()
         );
-        std::fs::write(home.path().join("hob.toml"), text).unwrap();
-        let (process, url, login_url) = serve(home.path()).await;
+        Self::start_on(model, &text, &[]).await
+    }
+
+    /// Starts it on a model of the test's own, with this configuration, and with these variables for every `hob`.
+    pub async fn start_on(model: Running, configuration: &str, environment: &[(&str, &str)]) -> Self {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let folder = tempfile::Builder::new().prefix("hob-doors-").tempdir().expect("a folder");
+        std::fs::write(folder.path().join("hob.toml"), configuration).unwrap();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let home = Home { folder, environment };
+        let (process, url, login_url) = serve(&home).await;
         let token = std::fs::read_to_string(home.path().join("data/token")).unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
         Self { url, login_url, token, model, home, process, http }
@@ -69,7 +76,7 @@ impl TestServer {
     /// `kill -9`, and a new server on the same data folder.
     pub async fn crash_and_restart(&mut self) {
         self.process.kill().await.unwrap();
-        (self.process, self.url, self.login_url) = serve(self.home.path()).await;
+        (self.process, self.url, self.login_url) = serve(&self.home).await;
     }
 
     /// Asks the server to end, and waits.
@@ -87,21 +94,26 @@ impl TestServer {
     /// The same, with more lines at the start of its environment.
     pub fn repository_with(&self, environment: &str) -> PathBuf {
         let environment = format!("{environment}[[checks]]\nname = \"test\"\ncommand = \"sh test.sh\"\n");
-        let folder =
-            self.home.path().join(format!("repository-{}", std::fs::read_dir(self.home.path()).unwrap().count()));
-        std::fs::create_dir_all(folder.join(".hob")).unwrap();
-        let files = [
+        self.repository_of(&[
             ("calc.sh", "add() {\n    echo $(($1 - $2))\n}\n"),
             ("test.sh", ". ./calc.sh\n[ \"$(add 1 2)\" = 3 ] || { echo 'test.sh:2: add 1 2 is not 3'; exit 1; }\n"),
             (".hob/environment.toml", &environment),
-        ];
+        ])
+    }
+
+    /// A repository of these files, by name and text, in one commit.
+    pub fn repository_of(&self, files: &[(&str, &str)]) -> PathBuf {
+        let folder =
+            self.home.path().join(format!("repository-{}", std::fs::read_dir(self.home.path()).unwrap().count()));
         for (name, text) in files {
-            std::fs::write(folder.join(name), text).unwrap();
+            let file = folder.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
         }
         for arguments in [
             vec!["init", "-q", "-b", "main"],
             vec!["add", "-A"],
-            vec!["-c", "user.name=T", "-c", "user.email=t@x", "commit", "-qm", "a calculator"],
+            vec!["-c", "user.name=T", "-c", "user.email=t@x", "commit", "-qm", "as it was found"],
         ] {
             assert!(hob::git::run(Some(&folder), &arguments).unwrap().status.success());
         }
@@ -114,7 +126,7 @@ impl TestServer {
     }
 
     pub async fn hob_in(&self, folder: &Path, arguments: &[&str]) -> Output {
-        let mut hob = command(self.home.path());
+        let mut hob = self.home.hob();
         hob.args(arguments).current_dir(folder).stdin(Stdio::null());
         tokio::time::timeout(DEADLINE, hob.output()).await.expect("the command ends").unwrap()
     }
@@ -123,14 +135,14 @@ impl TestServer {
     pub async fn hob_fed(&self, folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
         let file = self.home.path().join("input");
         std::fs::write(&file, input).unwrap();
-        let mut hob = command(self.home.path());
+        let mut hob = self.home.hob();
         hob.args(arguments).current_dir(folder).stdin(std::fs::File::open(file).unwrap());
         tokio::time::timeout(DEADLINE, hob.output()).await.expect("the command ends").unwrap()
     }
 
     /// A command that runs beside the test.
     pub fn hob_started(&self, folder: &Path, arguments: &[&str]) -> Child {
-        let mut hob = command(self.home.path());
+        let mut hob = self.home.hob();
         hob.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         hob.spawn().unwrap()
     }
@@ -338,23 +350,37 @@ fn scripts() -> Scripts {
         .script("say", [Step::say("Said.")])
 }
 
-fn command(home: &Path) -> Command {
-    let mut hob = Command::new(env!("CARGO_BIN_EXE_hob"));
-    hob.env("HOB_DATA_DIR", home.join("data")).env("HOB_CONFIG", home.join("hob.toml"));
-    hob.env("GIT_AUTHOR_NAME", "Mona").env_remove("HOB_SERVER").env_remove("HOB_TOKEN");
-    hob.kill_on_drop(true);
-    hob
+/// A folder for everything of one server, and the environment of its programs.
+struct Home {
+    folder: TempDir,
+    environment: Vec<(String, String)>,
 }
 
-async fn serve(home: &Path) -> (Child, String, String) {
-    let log = std::fs::File::options().create(true).append(true).open(home.join("server.log")).unwrap();
-    let mut hob = command(home);
+impl Home {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn hob(&self) -> Command {
+        let mut hob = Command::new(env!("CARGO_BIN_EXE_hob"));
+        hob.env("HOB_DATA_DIR", self.path().join("data")).env("HOB_CONFIG", self.path().join("hob.toml"));
+        hob.env("GIT_AUTHOR_NAME", "Mona").env_remove("HOB_SERVER").env_remove("HOB_TOKEN");
+        hob.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        hob.kill_on_drop(true);
+        hob
+    }
+}
+
+async fn serve(home: &Home) -> (Child, String, String) {
+    let log_file = home.path().join("server.log");
+    let log = std::fs::File::options().create(true).append(true).open(&log_file).unwrap();
+    let mut hob = home.hob();
     hob.args(["serve", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let mut process = hob.spawn().expect("hob starts");
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let mut line = async |prefix: &str| {
         let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("the server says where it listens");
-        let log = || std::fs::read_to_string(home.join("server.log")).unwrap_or_default();
+        let log = || std::fs::read_to_string(&log_file).unwrap_or_default();
         let line = line.unwrap().unwrap_or_else(|| panic!("the server did not start: {}", log()));
         line.strip_prefix(prefix).unwrap_or_else(|| panic!("{line}")).to_owned()
     };
