@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-use hob_session::event::ModelCall;
-use hob_session::{Engine, EngineError, Filter, State};
+use hob_session::event::{EventKind, ModelCall};
+use hob_session::{Engine, EngineError, Filter, Observer, State};
 
 /// Upper bounds of the histogram of waits for a model's first byte, in milliseconds.
 const BOUNDS_MS: [u64; 8] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
@@ -22,6 +22,8 @@ pub struct Metrics(Mutex<Counts>);
 struct Counts {
     models: BTreeMap<String, ModelCounts>,
     first_byte: Histogram,
+    phases: BTreeMap<String, Histogram>,
+    turns: BTreeMap<String, u64>,
     refusals: u64,
     unrecorded: u64,
 }
@@ -91,6 +93,21 @@ impl Metrics {
     }
 }
 
+impl Observer for Metrics {
+    fn recorded(&self, event: &EventKind) {
+        match event {
+            EventKind::Phase { name, elapsed_ms: Some(elapsed_ms), .. } => {
+                self.counts().phases.entry(name.clone()).or_default().observe(*elapsed_ms);
+            }
+            EventKind::TurnEnded { outcome, .. } => {
+                let name = serde_json::to_string(outcome).unwrap_or_default();
+                *self.counts().turns.entry(name).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Counts {
     fn write(&self, text: &mut String) {
         type Get = fn(&ModelCounts) -> u64;
@@ -109,14 +126,16 @@ impl Counts {
         }
         let name = "hob_model_first_byte_seconds";
         head(text, name, "histogram", "From a model request to the first byte of the answer.");
-        let mut below = 0;
-        for (bound, bucket) in BOUNDS_MS.iter().zip(self.first_byte.buckets) {
-            below += bucket;
-            line(text, &format!("{name}_bucket"), &format!("le=\"{}\"", seconds(*bound)), below);
+        self.first_byte.write(text, name, "");
+        let name = "hob_phase_seconds";
+        head(text, name, "histogram", "Phases of getting ready, by name.");
+        for (phase, histogram) in &self.phases {
+            histogram.write(text, name, &format!("phase={}", quoted(phase)));
         }
-        line(text, &format!("{name}_bucket"), "le=\"+Inf\"", self.first_byte.count);
-        let _infallible = writeln!(text, "{name}_sum {}", seconds(self.first_byte.sum_ms));
-        line(text, &format!("{name}_count"), "", self.first_byte.count);
+        head(text, "hob_turns_total", "counter", "Turns that ended, by outcome.");
+        for (outcome, count) in &self.turns {
+            line(text, "hob_turns_total", &format!("outcome={outcome}"), *count);
+        }
         head(text, "hob_gateway_refusals_total", "counter", "Connections that the gateway did not let out.");
         line(text, "hob_gateway_refusals_total", "", self.refusals);
         head(text, "hob_unrecorded_total", "counter", "Measurements that found no room on their way to a log.");
@@ -131,6 +150,19 @@ impl Histogram {
         if let Some(bucket) = BOUNDS_MS.iter().position(|bound| ms <= *bound) {
             self.buckets[bucket] += 1;
         }
+    }
+
+    fn write(&self, text: &mut String, name: &str, labels: &str) {
+        let separator = if labels.is_empty() { "" } else { "," };
+        let bucket = |bound: &str| format!("{labels}{separator}le=\"{bound}\"");
+        let mut below = 0;
+        for (bound, observed) in BOUNDS_MS.iter().zip(self.buckets) {
+            below += observed;
+            line(text, &format!("{name}_bucket"), &bucket(&seconds(*bound)), below);
+        }
+        line(text, &format!("{name}_bucket"), &bucket("+Inf"), self.count);
+        line(text, &format!("{name}_sum"), labels, seconds(self.sum_ms));
+        line(text, &format!("{name}_count"), labels, self.count);
     }
 }
 
@@ -153,7 +185,7 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _infallible = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn line(text: &mut String, name: &str, labels: &str, value: u64) {
+fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _infallible = match labels {
         "" => writeln!(text, "{name} {value}"),
         labels => writeln!(text, "{name}{{{labels}}} {value}"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hob_gateway::Gateway;
-use hob_session::{Clock, Deps, Engine, EngineError, Ids, SystemClock, SystemIds};
+use hob_session::{Clock, Deps, Engine, EngineError, Ids, Observer, SystemClock, SystemIds};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +149,9 @@ impl Server {
             clock: Arc::clone(&clock),
             ids,
         };
-        let engine = Engine::open(wiring::engine_config(config, &data_dir), deps).await?;
+        let mut engine_config = wiring::engine_config(config, &data_dir);
+        engine_config.observer = Some(Arc::clone(&metrics) as Arc<dyn Observer>);
+        let engine = Engine::open(engine_config, deps).await?;
         let measured = CancellationToken::new();
         tasks.spawn(measurements.record(engine.clone(), measured.clone()));
 

@@ -153,6 +153,27 @@ async fn the_operator_says_how_often_red_checks_go_back() {
 }
 
 #[tokio::test]
+async fn metrics_tell_of_sessions_turns_phases_models_and_refusals() {
+    let server = TestServer::start().await;
+    let session = server.session(Some(SAY)).await;
+    session.turns(1).await;
+    session.sh("curl -s http://other.test/").await;
+    session.events_until(0, |event| event["type"] == "egress_refused").await;
+    let text = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    for expect in [
+        "hob_sessions{state=\"idle\"} 1\n",
+        "hob_turns_total{outcome=\"done\"} 1\n",
+        "hob_phase_seconds_count{phase=\"sandbox\"} 1\n",
+        "hob_phase_seconds_bucket{phase=\"workspace\",le=\"+Inf\"} 1\n",
+        "hob_phase_seconds_count{phase=\"agent\"} 1\n",
+        "hob_model_calls_total{model=\"scripted-model\"} 1\n",
+        "hob_gateway_refusals_total 1\n",
+    ] {
+        assert!(text.contains(expect), "{expect} in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn files_go_in_and_out() {
     let server = TestServer::start().await;
     let session = server.session(None).await;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::agents::AgentFactory;
 use crate::checks::rounds::MAX_ROUNDS_DEFAULT;
 use crate::clock::{Clock, Ids};
+use crate::event::EventKind;
 use crate::id::SessionId;
 
 /// How an engine works. Every field has a default but the folder.
@@ -30,6 +31,8 @@ pub struct EngineConfig {
     pub max_rounds: u32,
     /// Further folders of the host that every sandbox sees, read-only.
     pub mounts: Vec<hob_sandbox::Mount>,
+    /// Hears of what was recorded, for statistics.
+    pub observer: Option<Arc<dyn Observer>>,
     /// The system under every sandbox.
     pub base: hob_sandbox::Base,
 }
@@ -46,9 +49,16 @@ impl EngineConfig {
             base_checks: BaseChecks::Always,
             max_rounds: MAX_ROUNDS_DEFAULT,
             mounts: Vec::new(),
+            observer: None,
             base: hob_sandbox::Base::Host,
         }
     }
+}
+
+/// Hears of events after they were recorded, but for what an agent says and does: it is most of a log. It must not wait: the session's log does meanwhile.
+pub trait Observer: std::fmt::Debug + Send + Sync {
+    /// An event is on disk.
+    fn recorded(&self, event: &EventKind);
 }
 
 /// How much an engine takes.

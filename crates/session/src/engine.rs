@@ -594,7 +594,8 @@ impl Engine {
         let claim = house.store.claim(id, &house.owner, until).await?;
         let epoch = claim.ok_or_else(|| EngineError::NoSuchSession(id.clone()))?.epoch;
         let clock = Arc::clone(&house.deps.clock);
-        let log = SessionLog::load(house.store.clone(), id.clone(), epoch, clock).await?;
+        let log =
+            SessionLog::load(house.store.clone(), id.clone(), epoch, clock, house.config.observer.clone()).await?;
         let owned = Arc::new(Owned::new(Arc::clone(house), id.clone(), epoch, log));
         let (inbox, waiting) = mpsc::channel(INBOX_LEN);
         let driver = Driver::new(Arc::clone(&owned), waiting, inbox.clone());

@@ -34,7 +34,9 @@ mod workspace;
 
 pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
-pub use config::{Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, Permissions, Push, Timeouts, Wishes};
+pub use config::{
+    Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, Observer, Permissions, Push, Timeouts, Wishes,
+};
 pub use engine::{Engine, Refusal, Running};
 pub use error::EngineError;
 pub use event::{Event, EventKind};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
+use crate::config::Observer;
 use crate::decide::{Denial, Input, Rules, Step, decide};
 use crate::event::EventKind;
 use crate::fold::SessionState;
@@ -26,6 +27,7 @@ pub(crate) struct SessionLog {
     session: SessionId,
     epoch: u64,
     clock: Arc<dyn Clock>,
+    observer: Option<Arc<dyn Observer>>,
     state: Mutex<SessionState>,
 }
 
@@ -50,6 +52,7 @@ impl SessionLog {
         session: SessionId,
         epoch: u64,
         clock: Arc<dyn Clock>,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Result<Self, StoreError> {
         let mut state = SessionState::new(session.clone(), clock.now_ms());
         let mut since = 0;
@@ -67,7 +70,7 @@ impl SessionLog {
                 }
             }
         }
-        Ok(Self { store, session, epoch, clock, state: Mutex::new(state) })
+        Ok(Self { store, session, epoch, clock, observer, state: Mutex::new(state) })
     }
 
     /// Reads something from the state as it is now.
@@ -128,7 +131,12 @@ impl SessionLog {
         let summary = after.as_ref().filter(|_| changed).map(|after| after.summary.clone());
         let (session, epoch) = (self.session.clone(), self.epoch);
         let Beside { answer, artifacts } = beside;
+        let heard = |observer| (observer, events.iter().filter(|event| matters(event)).cloned().collect::<Vec<_>>());
+        let seen = self.observer.as_ref().map(heard);
         self.store.append(Append { session, epoch, at_ms, events, summary, answer, artifacts }).await?;
+        if let Some((observer, events)) = seen {
+            events.iter().for_each(|event| observer.recorded(event));
+        }
         if let Some(after) = after {
             *state = after;
         }
