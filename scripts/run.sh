@@ -76,10 +76,7 @@ step 'The server'
 started+=($!)
 first_line "$demo/server.out" 'Hob listens on .*' $! || fail 'start the server'
 
-step 'The prompt'
-sed 's/^/  /' demo/prompt.txt
-
-step 'The work'
+step 'The work: hob run --repo .hob-demo/shell-quote "$(cat demo/prompt.txt)"'
 outcome=0
 "$hob" run --repo "$repository" "$(cat demo/prompt.txt)" || outcome=$?
 
@@ -94,11 +91,15 @@ step 'The commit, fetched into the checkout'
 branch=$("$hob" session show "$session" --json | node -pe 'JSON.parse(require("fs").readFileSync(0)).branch ?? ""')
 if [ -n "$branch" ]; then
     (cd "$repository" && "$hob" pull "$session" >/dev/null)
-    git -C "$repository" --no-pager show --stat --format='  %C(yellow)%h%C(reset) %s%n  by %an <%ae>%n' "$branch"
+    git -C "$repository" --no-pager show --stat --format='%C(yellow)%h%C(reset) %C(bold)%s%C(reset)%nby %an <%ae>' "$branch" |
+        sed 's/^ */  /'
 else
     note 'none: nothing was changed'
     outcome=1
 fi
+
+# Its log and branch stay; its sandbox goes, so that nothing is left running.
+"$hob" session archive "$session"
 
 step "$([ "$outcome" = 0 ] && echo 'Done' || echo 'It did not work out')"
 note "the branch       git -C ${repository#"$PWD"/} log -p $branch"
