@@ -6,7 +6,7 @@
 // Nothing is added to the text and nothing is left out.
 import { readFileSync } from "node:fs";
 
-const COLUMNS = 100;
+const COLUMNS = 106;
 const CELL = { width: 8.43, height: 18 };
 const PALETTE = [
   "#3b4252", "#e06c75", "#8fbf7f", "#e5c07b", "#7aa2f7", "#c58fe0", "#6cc7d1", "#d8dee9",

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# How long `docker run` and `docker exec` take to the first byte from a shell: what Hob's sandboxes are compared with.
+# How long `docker run` and `docker exec` take to the first byte from a shell, against Hob's sandboxes.
+#
+# usage: scripts/bench-docker.sh [RESULTS]      RESULTS: JSON lines of the same run, with sandbox.cold and sandbox.exec
 #
 # Prints a line of JSON for each figure, or, where there is no Docker, says so on stderr and prints nothing. Uses the
 # daemon that runs, else starts Debian's own (docker.io) by hand in its own mount and network namespaces, which needs
 # root. The image is one file, busybox-static, so that no registry is asked.
 set -euo pipefail
 runs=${BENCH_DOCKER_RUNS:-40}
+results=${1:-/dev/null}
 image=hob-bench:busybox
 scratch=$(mktemp -d)
 daemon=
@@ -51,11 +54,16 @@ first_line_ms() {
     echo $(((${end/./} - ${start/./}))) | awk '{ printf "%.2f\n", $1 / 1000 }'
 }
 
-# One figure from the numbers on stdin.
+# One figure from the numbers on stdin, against another one of this run where there is one.
 figure() {
-    sort -n | awk -v name="$1" '{ v[NR] = $1 } END {
-        printf "{\"name\":\"%s\",\"unit\":\"ms\",\"p50\":%s,\"p95\":%s,\"n\":%d,\"against\":null,\"ratio\":null}\n",
-            name, v[int((NR - 1) * 0.5) + 1], v[int((NR - 1) * 0.95) + 1], NR }'
+    local against
+    against=$(sed -n "s/^{\"name\":\"$2\",.*\"p50\":\([0-9.]*\),.*/\1/p" "$results")
+    sort -n | awk -v name="$1" -v other="$2" -v against="$against" '{ v[NR] = $1 } END {
+        p50 = v[int((NR - 1) * 0.5) + 1]
+        compared = "\"against\":null,\"ratio\":null"
+        if (against != "") compared = sprintf("\"against\":\"%s\",\"ratio\":%.1f", other, p50 / against)
+        printf "{\"name\":\"%s\",\"unit\":\"ms\",\"p50\":%s,\"p95\":%s,\"n\":%d,%s}\n",
+            name, p50, v[int((NR - 1) * 0.95) + 1], NR, compared }'
 }
 
 docker version >/dev/null 2>&1 || start_daemon
@@ -69,11 +77,11 @@ fi
 
 run() { docker run --rm --network none $image sh -c 'echo ready'; }
 run >/dev/null
-for _ in $(seq "$runs"); do first_line_ms run; done | figure docker_run_ready
+for _ in $(seq "$runs"); do first_line_ms run; done | figure docker.run sandbox.cold
 
 container=$(docker run --detach --rm --network none $image /bin/busybox sleep 3600)
 in_container() { docker exec "$container" sh -c 'echo ready'; }
 in_container >/dev/null
-for _ in $(seq "$runs"); do first_line_ms in_container; done | figure docker_exec
+for _ in $(seq "$runs"); do first_line_ms in_container; done | figure docker.exec sandbox.exec
 docker kill "$container" >/dev/null
 docker image rm $image >/dev/null

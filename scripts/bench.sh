@@ -39,7 +39,7 @@ for bench in "${benches[@]}"; do
 done
 if wanted docker "$@"; then
     echo "bench: docker" >&2
-    scripts/bench-docker.sh >>"$results" || failed+=(docker)
+    scripts/bench-docker.sh "$results" >>"$results" || failed+=(docker)
 fi
 
 cat "$results"

@@ -66,7 +66,8 @@ base_url = "$url/v1"
 [models.scripted-model]
 provider = "scripted"
 TOML
-    printf '  %sSCRIPTED: no real model.%s No key is set, so a script (demo/script.json) plays what a model would say.\n' "$bold" "$plain"
+    printf '  %sSCRIPTED: no real model.%s No key is set, so demo/script.json plays what a model would say.\n' \
+        "$bold" "$plain"
     echo '  The server, the sandbox, the tools, the checks and the commit are the real ones.'
     echo '  For a real model: ANTHROPIC_API_KEY=… make run (or OPENAI_API_KEY, GEMINI_API_KEY)'
 fi
@@ -102,8 +103,8 @@ fi
 "$hob" session archive "$session"
 
 step "$([ "$outcome" = 0 ] && echo 'Done' || echo 'It did not work out')"
-note "the branch       git -C ${repository#"$PWD"/} log -p $branch"
-note "the evidence     ${demo#"$PWD"/}/evidence.json"
-note "your turn        ${hob#"$PWD"/} run --repo PATH \"what you want\""
-note "this machine     ${hob#"$PWD"/} doctor"
+note "branch    git -C ${repository#"$PWD"/} log -p $branch"
+note "evidence  ${demo#"$PWD"/}/evidence.json"
+note "your turn ${hob#"$PWD"/} run --repo PATH \"what you want\""
+note "machine   ${hob#"$PWD"/} doctor"
 exit "$outcome"
