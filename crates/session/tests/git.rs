@@ -53,6 +53,27 @@ async fn reading_the_tree_changes_nothing_that_the_agent_sees() {
     assert_eq!(git(&workspace.0, &["status", "--porcelain"]), before);
 }
 
+/// Git compares times in whole seconds, and looks into a file that is as young as the index that knows it.
+#[tokio::test]
+async fn an_edit_in_the_second_of_the_checkout_that_keeps_the_length_is_seen() {
+    let place = Place::new().await;
+    let workspace = place.checkout("hob/1-fix").await;
+    // The time of a file's last change of any kind cannot be set; without it, the rest is as within one second.
+    git(&workspace.0, &["config", "core.trustctime", "false"]);
+    let then = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let age = |name: &str| std::fs::File::open(workspace.0.join(name)).unwrap().set_modified(then).unwrap();
+    age("calc.py");
+    git(&workspace.0, &["update-index", "--refresh"]);
+    age(".git/index");
+    let text = std::fs::read_to_string(workspace.0.join("calc.py")).unwrap();
+    workspace.write("calc.py", &text.replace(" - ", " + "));
+    age("calc.py");
+
+    let diff = inside::diff(&workspace, &place.base.commit).await.unwrap();
+
+    assert!(diff.contains("+    return a + b"), "{diff}");
+}
+
 #[tokio::test]
 async fn a_live_diff_shows_untracked_files() {
     let place = Place::new().await;

@@ -23,12 +23,13 @@ pub const BUNDLE_BYTES_MAX: usize = 256 << 20;
 pub const DIFF_BYTES_MAX: usize = 16 << 20;
 
 /// Writes the whole workspace, untracked files included and ignored ones left out, as a tree. It uses an index of its
-/// own, so that whatever the agent staged stays as it is.
+/// own, so that whatever the agent staged stays as it is. The copy keeps the time of the original: git looks into a file
+/// that is not older than its index, and otherwise takes one of the same size and second for unchanged.
 const WRITE_TREE: &str = r#"
 set -e
 index=$(mktemp /tmp/hob-index.XXXXXX)
 trap 'rm -f "$index"' EXIT
-cp "$(git rev-parse --git-path index)" "$index" 2>/dev/null || rm -f "$index"
+cp -p "$(git rev-parse --git-path index)" "$index" 2>/dev/null || rm -f "$index"
 export GIT_INDEX_FILE="$index"
 git -c core.hooksPath=/dev/null -c advice.addEmbeddedRepo=false add --all . >&2
 git -c core.hooksPath=/dev/null write-tree
