@@ -241,6 +241,11 @@ fn provider_client(config: &GatewayConfig, proxy: Option<Url>) -> Result<reqwest
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        // Another crate of the program may switch decompression on for every client; here an answer passes as it is.
+        .no_gzip()
+        .no_brotli()
+        .no_deflate()
+        .no_zstd()
         .no_proxy()
         .connect_timeout(config.limits.connect())
         .tcp_nodelay(true);

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,8 +21,10 @@ struct Canary(PathBuf);
 
 impl Canary {
     fn in_folder(folder: &str) -> Self {
-        let path =
-            PathBuf::from(folder).join(format!(".hob-canary-{}-{}", std::process::id(), folder.replace('/', "-")));
+        // Tests of one program run side by side, and two of them use the same folder.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(folder).join(format!(".hob-canary-{}-{number}", std::process::id()));
         std::fs::write(&path, "canary-secret").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         Self(path)

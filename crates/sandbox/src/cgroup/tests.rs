@@ -115,7 +115,7 @@ fn mounted() -> (PathBuf, String) {
 fn a_limit_whose_controller_version_2_does_not_have_is_not_said_to_hold() {
     let (mount, controllers) = mounted();
     let hierarchy = Hierarchy { version: Version::V2, mount: mount.clone(), own: mount.clone() };
-    let prefix = format!("hob-test-{}", std::process::id());
+    let prefix = format!("hob-tried-{}", std::process::id());
     let usable = usable_parent(Kind::Memory, &hierarchy, &prefix);
     if !controllers.split_whitespace().any(|name| name == "memory") {
         let reason = usable.unwrap_err();
