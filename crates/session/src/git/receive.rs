@@ -11,6 +11,12 @@ use super::mirror::Mirror;
 /// The ref that a sandbox's bundle carries.
 pub(super) const RESULT_REF: &str = "refs/hob/result";
 
+/// How a bundle begins.
+const SIGNATURE: &[u8] = b"# v2 git bundle\n";
+
+/// The longest header of a bundle: it names one ref and one commit that it builds on.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+
 /// What the commit in a bundle must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
@@ -27,52 +33,54 @@ pub struct Expected {
 impl Mirror {
     /// Takes the commit out of a bundle and puts the branch on it.
     ///
-    /// Objects are checked as `git fsck` does (`transfer.fsckObjects`), and land in the mirror only when the commit has
-    /// the expected ID, parent, tree and author. A branch that is there already moves only forward from the parent.
+    /// Every object is checked as `git fsck` does while it is unpacked (`git index-pack --strict`; a fetch from a bundle
+    /// checks nothing before git 2.46). The branch moves only when the commit has the expected ID, parent, tree and
+    /// author, and everything that it names is there.
     ///
     /// # Errors
     /// [`GitError::Refused`] when the bundle holds anything else; the branch is then as it was.
     pub async fn receive(&self, bundle: &[u8], branch: &str, expected: &Expected) -> Result<(), GitError> {
-        let file = self.keep(bundle, &expected.commit).await?;
-        let incoming = format!("refs/hob/incoming/{}", expected.commit);
-        let accepted = self.accept(&file, &incoming, branch, expected).await;
+        let file = self.keep(pack_of(bundle)?, &expected.commit).await?;
+        let accepted = self.accept(&file, branch, expected).await;
         let dropped = tokio::fs::remove_file(&file).await;
         if let Err(error) = dropped {
-            tracing::warn!(file = %file.display(), "a received bundle was left behind: {error}");
-        }
-        // A refused bundle may not have got as far as this ref; then there is nothing to take back.
-        if let Err(error) = self.local("drop the incoming ref").run(["update-ref", "-d", &incoming]).await {
-            tracing::debug!(%incoming, "no incoming ref to drop: {error}");
+            tracing::warn!(file = %file.display(), "a received pack was left behind: {error}");
         }
         accepted
     }
 
-    async fn accept(&self, file: &Path, incoming: &str, branch: &str, expected: &Expected) -> Result<(), GitError> {
-        let refspec = format!("+{RESULT_REF}:{incoming}");
-        let fetch = self.local("check the sandbox's objects");
-        let arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--"];
-        let places = [file.as_os_str(), refspec.as_ref()];
-        fetch.run(arguments.iter().map(std::ffi::OsStr::new).chain(places)).await.map_err(refused)?;
-        let commit = self.local("read the commit").line(["rev-parse", "--verify", incoming]).await?;
-        let raw = self.local("read the commit").run(["cat-file", "commit", incoming]).await?;
-        if commit != expected.commit {
-            return Err(GitError::Refused { reason: format!("it is {commit} and not {}", expected.commit) });
-        }
+    async fn accept(&self, file: &Path, branch: &str, expected: &Expected) -> Result<(), GitError> {
+        let opened = std::fs::File::open(file)
+            .map_err(|error| GitError::Command { action: "read the sandbox's pack", reason: error.to_string() })?;
+        let unpack = self.local("check the sandbox's objects");
+        unpack.run_from(opened.into(), ["index-pack", "--stdin", "--strict", "--fix-thin"]).await.map_err(refused)?;
+        let new = ["rev-list", "--objects", "--quiet", &expected.commit, "--not", &expected.parent];
+        self.local("look for what the commit names").run(new).await.map_err(refused)?;
+        let raw = self.local("read the commit").run(["cat-file", "commit", &expected.commit]).await.map_err(refused)?;
         verify(&String::from_utf8_lossy(&raw), expected)?;
         let tip = format!("refs/heads/{branch}");
         self.local("put the branch on the commit").run(["update-ref", &tip, &expected.commit]).await?;
         Ok(())
     }
 
-    async fn keep(&self, bundle: &[u8], name: &str) -> Result<PathBuf, GitError> {
+    async fn keep(&self, pack: &[u8], name: &str) -> Result<PathBuf, GitError> {
         if name.len() < 40 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(GitError::Refused { reason: format!("{name:?} is no commit ID") });
         }
-        let file = self.folder().join(format!("hob-incoming-{name}.bundle"));
-        tokio::fs::write(&file, bundle)
+        let file = self.folder().join(format!("hob-incoming-{name}.pack"));
+        tokio::fs::write(&file, pack)
             .await
-            .map_err(|error| GitError::Command { action: "keep the sandbox's bundle", reason: error.to_string() })?;
+            .map_err(|error| GitError::Command { action: "keep the sandbox's pack", reason: error.to_string() })?;
         Ok(file)
+    }
+}
+
+/// The pack in a bundle: what follows the first empty line (gitformat-bundle(5), version 2).
+fn pack_of(bundle: &[u8]) -> Result<&[u8], GitError> {
+    let header_end = bundle.windows(2).take(HEADER_BYTES_MAX).position(|pair| pair == b"\n\n");
+    match header_end {
+        Some(end) if bundle.starts_with(SIGNATURE) => Ok(bundle.get(end + 2..).unwrap_or_default()),
+        _ => Err(GitError::Refused { reason: "it came as something else than a git bundle".to_owned() }),
     }
 }
 

@@ -53,9 +53,18 @@ impl Git<'_> {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Vec<u8>, GitError> {
+        self.run_from(Stdio::null(), arguments).await
+    }
+
+    /// Runs git with these arguments on this input and gives what it wrote.
+    pub(super) async fn run_from<S: AsRef<OsStr>>(
+        &self,
+        input: Stdio,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<u8>, GitError> {
         let mut command = Command::new("git");
         command.args(SETTINGS).args(arguments).current_dir(self.folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
         for inherited in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"] {
             command.env_remove(inherited);
