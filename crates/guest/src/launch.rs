@@ -154,4 +154,6 @@ pub enum Step {
         /// Where, in the root; made where it is missing.
         target: String,
     },
+    /// Mount a small `/dev`: the six devices that hold nothing of the host, terminals of its own, shared memory.
+    Devices,
 }

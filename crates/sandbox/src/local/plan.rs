@@ -72,6 +72,7 @@ impl Plan<'_> {
                 target: overlay.target.clone(),
             });
         }
+        steps.push(Step::Devices);
         let toolchains: &[_] = if self.base.is_some() { &self.inner.toolchains.mounts } else { &[] };
         for mount in toolchains.iter().chain(&spec.mounts) {
             steps.push(Step::Attach { tree: add(&mount.source), target: mount.target.to_string_lossy().into_owned() });
@@ -161,7 +162,7 @@ impl Plan<'_> {
         let id = self.record.spec.id.as_str();
         let mut arguments = vec![self.inner.bwrap.to_string_lossy().into_owned()];
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        add(&["--proc", "/proc", "--dev", "/dev"]);
+        add(&["--proc", "/proc"]);
         add(&["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
         add(&["--hostname", id, "--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]);
         for capability in CAPABILITIES {
