@@ -65,12 +65,12 @@ async fn measure(rounds: usize) -> Result<(), Failure> {
     let floor_p50 = percentile(&mut floor, 50);
     let ungrouped_p50 = percentile(&mut ungrouped, 50);
     let spawn_p50 = percentile(&mut spawn, 50);
-    print("sandbox.spawn", &mut spawn, "spawn", spawn_p50);
-    print("sandbox.floor", &mut floor, "floor", floor_p50);
-    print("sandbox.floor_ungrouped", &mut ungrouped, "floor", floor_p50);
-    print("sandbox.cold", &mut cold, "floor", floor_p50);
-    print("sandbox.cold_to_ungrouped", &mut cold, "floor_ungrouped", ungrouped_p50);
-    print("sandbox.exec", &mut exec, "spawn", spawn_p50);
+    print("sandbox.spawn", &mut spawn, "sandbox.spawn", spawn_p50);
+    print("sandbox.floor", &mut floor, "sandbox.floor", floor_p50);
+    print("sandbox.floor_ungrouped", &mut ungrouped, "sandbox.floor", floor_p50);
+    print("sandbox.cold", &mut cold, "sandbox.floor", floor_p50);
+    print("sandbox.cold_to_ungrouped", &mut cold, "sandbox.floor_ungrouped", ungrouped_p50);
+    print("sandbox.exec", &mut exec, "sandbox.spawn", spawn_p50);
     println!("load: {}", fs::read_to_string("/proc/loadavg")?.trim());
     Ok(())
 }

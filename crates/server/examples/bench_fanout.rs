@@ -120,7 +120,7 @@ async fn main() {
     }
     assert_eq!(all.len(), CLIENTS * EVENTS as usize, "no client lost an event");
     let base = percentile(&mut alone, 50);
-    let name = "an append that nobody follows";
+    let name = "fanout.append_alone";
     println!(
         "{{\"name\":\"{name}\",\"unit\":\"ms\",\"p50\":{base:.3},\"p95\":{:.3},\"n\":{},\"against\":\"{name}\",\"ratio\":1.00}}",
         percentile(&mut alone, 95),
@@ -128,7 +128,7 @@ async fn main() {
     );
     let p50 = percentile(&mut all, 50);
     println!(
-        "{{\"name\":\"fan-out of one session to 500 clients at 100 events/s\",\"unit\":\"ms\",\"p50\":{p50:.3},\"p95\":{:.3},\"n\":{},\"against\":\"{name}\",\"ratio\":{:.2}}}",
+        "{{\"name\":\"fanout.delivery_500_clients\",\"unit\":\"ms\",\"p50\":{p50:.3},\"p95\":{:.3},\"n\":{},\"against\":\"{name}\",\"ratio\":{:.2}}}",
         percentile(&mut all, 95),
         all.len(),
         p50 / base

@@ -49,12 +49,12 @@ async fn main() {
     }
     settled();
     let each = (resident_mib(server.id()) - idle) / SESSIONS as f64;
-    let name = "memory of the idle server";
+    let (kib, name) = (each * 1024.0, "memory.idle_server");
     println!(
         "{{\"name\":\"{name}\",\"unit\":\"MiB\",\"p50\":{idle:.3},\"p95\":{idle:.3},\"n\":1,\"against\":\"{name}\",\"ratio\":1.00}}"
     );
     println!(
-        "{{\"name\":\"memory of an idle session in the server\",\"unit\":\"MiB\",\"p50\":{each:.4},\"p95\":{each:.4},\"n\":{SESSIONS},\"against\":\"{name}\",\"ratio\":{:.4}}}",
+        "{{\"name\":\"memory.idle_session\",\"unit\":\"KiB\",\"p50\":{kib:.1},\"p95\":{kib:.1},\"n\":{SESSIONS},\"against\":\"{name}\",\"ratio\":{:.4}}}",
         each / idle
     );
     server.kill().unwrap();

@@ -42,16 +42,21 @@ async fn main() {
     println!(
         "event append, durable: {sessions} sessions x {RATE}/s, {rate:.0} events/s, p50 {p50:.2} ms, p95 {p95:.2} ms"
     );
-    let line = serde_json::json!({
-        "name": format!("event_append_{sessions}_sessions"),
-        "unit": "ms",
-        "p50": round(p50),
-        "p95": round(p95),
-        "n": latencies.len(),
-        "against": format!("one fdatasync of 4 KiB, p50 {} ms", round(floor)),
-        "ratio": round(p50 / floor),
-    });
-    println!("{line}");
+    let (sync_p50, sync_p95) = (at(&floor, 50), at(&floor, 95));
+    let name = format!("store.append_{sessions}_sessions");
+    figure("store.fdatasync_4_kib", sync_p50, sync_p95, floor.len(), None);
+    figure(&name, p50, p95, latencies.len(), Some(("store.fdatasync_4_kib", p50 / sync_p50)));
+}
+
+fn figure(name: &str, p50: f64, p95: f64, n: usize, compared: Option<(&str, f64)>) {
+    let (against, ratio) = compared.map(|(against, ratio)| (against, round(ratio))).unzip();
+    let (p50, p95) = (round(p50), round(p95));
+    println!(
+        "{}",
+        serde_json::json!({
+            "name": name, "unit": "ms", "p50": p50, "p95": p95, "n": n, "against": against, "ratio": ratio
+        })
+    );
 }
 
 fn name(n: u32) -> SessionId {
@@ -87,8 +92,8 @@ async fn offer(store: Store, n: u32, sessions: u32, begin: Instant) -> Vec<Durat
     latencies
 }
 
-/// The median of 200 `fdatasync` calls, in milliseconds.
-fn fdatasync(folder: &Path) -> f64 {
+/// How long each of 200 `fdatasync` calls took, sorted.
+fn fdatasync(folder: &Path) -> Vec<Duration> {
     let mut file = std::fs::File::create(folder.join("floor")).unwrap();
     let mut times: Vec<Duration> = (0..200)
         .map(|_| {
@@ -99,7 +104,7 @@ fn fdatasync(folder: &Path) -> f64 {
         })
         .collect();
     times.sort_unstable();
-    at(&times, 50)
+    times
 }
 
 fn at(sorted: &[Duration], percent: usize) -> f64 {
