@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running Hob needs beside Rust, Node and git. Does nothing where nothing is missing.
 #
-# usage: scripts/setup.sh [tests]      also what the tests drive: real pip, through the gateway
+# usage: scripts/setup.sh [tests]      also what the tests drive from inside a sandbox: pip, curl, pgrep
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,11 @@ declare -A package_of=(
     [cc]=gcc           # links, and compiles SQLite
     [git]=git
 )
-[ "${1:-}" != tests ] || package_of[pip3]=python3-pip
+if [ "${1:-}" = tests ]; then
+    package_of[pip3]=python3-pip
+    package_of[curl]=curl
+    package_of[pgrep]=procps
+fi
 
 for given in cargo node npm; do
     command -v "$given" >/dev/null || {

@@ -125,8 +125,8 @@ impl Driver {
         }
     }
 
-    /// A turn that a killed server left open may have moved the branch without its commit being in the log. The log is
-    /// the truth: what it does not have, the next turn commits again.
+    /// A turn that a killed server left open may have committed to the log and not yet moved the branch. The log is the
+    /// truth.
     async fn settle_branch(&self) {
         let left = |state: &SessionState| {
             let summary = &state.summary;
@@ -135,8 +135,8 @@ impl Driver {
         };
         let Some((repository, branch, commit)) = self.owned.log.read(left).await else { return };
         let mirror = self.owned.house.mirrors.known(&repository);
-        if let Err(error) = mirror.settle(&branch, commit.as_deref()).await {
-            tracing::error!(session.id = %self.owned.id, branch, "the branch may be ahead of the log: failed to {error}");
+        if let Err(error) = mirror.put_branch(&branch, commit.as_deref()).await {
+            tracing::error!(session.id = %self.owned.id, branch, "the branch may not be where the log says: failed to {error}");
         }
     }
 

@@ -25,7 +25,8 @@ async fn a_change_travels_from_the_workspace_to_a_branch_in_the_persons_name() {
 
     let expected = workspace.commit(&place.base.commit).await;
     let bundle = inside::bundle(&workspace, &expected.commit, &place.base.commit).await.unwrap();
-    place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap();
+    place.mirror.receive(&bundle, &expected).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", Some(&expected.commit)).await.unwrap();
 
     let shown = git(place.mirror.folder(), &["log", "-1", "--format=%an <%ae>|%cn|%B", "hob/1-fix"]);
     assert_eq!(
@@ -90,7 +91,8 @@ async fn a_branch_goes_to_a_bare_remote_but_never_into_somebodys_checkout() {
     workspace.write("calc.py", "fixed\n");
     let expected = workspace.commit(&place.base.commit).await;
     let bundle = inside::bundle(&workspace, &expected.commit, &place.base.commit).await.unwrap();
-    place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap();
+    place.mirror.receive(&bundle, &expected).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", Some(&expected.commit)).await.unwrap();
     let outcome = place.mirror.push("hob/1-fix", DEADLINE).await.unwrap();
     assert!(matches!(outcome, PushOutcome::NotPushed { ref reason } if reason.contains("hob pull")), "{outcome:?}");
 
@@ -98,7 +100,8 @@ async fn a_branch_goes_to_a_bare_remote_but_never_into_somebodys_checkout() {
     git(place.folder.path(), &["clone", "--quiet", "--bare", "source", "remote.git"]);
     let mirrors = Mirrors::new(place.folder.path().join("mirrors"));
     let mirror = mirrors.fetch(bare.to_str().unwrap(), DEADLINE).await.unwrap();
-    mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap();
+    mirror.receive(&bundle, &expected).await.unwrap();
+    mirror.put_branch("hob/1-fix", Some(&expected.commit)).await.unwrap();
     let outcome = mirror.push("hob/1-fix", DEADLINE).await.unwrap();
     assert!(matches!(outcome, PushOutcome::Pushed { .. }), "{outcome:?}");
     assert_eq!(git(&bare, &["rev-parse", "hob/1-fix"]).trim(), expected.commit);
@@ -111,7 +114,8 @@ async fn a_pulled_bundle_fetches_into_the_persons_checkout() {
     workspace.write("calc.py", "fixed\n");
     let expected = workspace.commit(&place.base.commit).await;
     let bundle = inside::bundle(&workspace, &expected.commit, &place.base.commit).await.unwrap();
-    place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap();
+    place.mirror.receive(&bundle, &expected).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", Some(&expected.commit)).await.unwrap();
 
     let file = place.folder.path().join("pull.bundle");
     std::fs::write(&file, place.mirror.bundle("hob/1-fix", &place.base.commit).await.unwrap()).unwrap();
@@ -173,7 +177,7 @@ async fn a_commit_with_another_parent_tree_or_author_is_refused_and_the_branch_s
         Expected { commit: place.base.commit.clone(), ..made.clone() },
     ];
     for expected in lies {
-        let error = place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap_err();
+        let error = place.mirror.receive(&bundle, &expected).await.unwrap_err();
         assert!(matches!(error, GitError::Refused { .. }), "{error}");
     }
     assert_eq!(git(place.mirror.folder(), &["for-each-ref", "refs/heads", "refs/hob/incoming"]), "");
@@ -191,23 +195,24 @@ async fn a_tree_that_would_overwrite_git_itself_is_refused() {
     let expected = inside::commit(&workspace, &new).await.unwrap();
     let bundle = inside::bundle(&workspace, &expected.commit, &place.base.commit).await.unwrap();
 
-    let error = place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap_err();
+    let error = place.mirror.receive(&bundle, &expected).await.unwrap_err();
     assert!(matches!(error, GitError::Refused { ref reason } if reason.contains(".git")), "{error}");
 }
 
 #[tokio::test]
-async fn a_branch_is_put_back_where_the_log_says() {
+async fn a_branch_is_put_where_the_log_says() {
     let place = Place::new().await;
     let workspace = place.checkout("hob/1-fix").await;
     workspace.write("calc.py", "fixed\n");
     let expected = workspace.commit(&place.base.commit).await;
     let bundle = inside::bundle(&workspace, &expected.commit, &place.base.commit).await.unwrap();
-    place.mirror.receive(&bundle, "hob/1-fix", &expected).await.unwrap();
+    place.mirror.receive(&bundle, &expected).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", Some(&expected.commit)).await.unwrap();
 
-    place.mirror.settle("hob/1-fix", Some(&place.base.commit)).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", Some(&place.base.commit)).await.unwrap();
     assert_eq!(git(place.mirror.folder(), &["rev-parse", "hob/1-fix"]).trim(), place.base.commit);
-    place.mirror.settle("hob/1-fix", None).await.unwrap();
-    place.mirror.settle("hob/1-fix", None).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", None).await.unwrap();
+    place.mirror.put_branch("hob/1-fix", None).await.unwrap();
     assert_eq!(git(place.mirror.folder(), &["for-each-ref", "refs/heads"]), "");
 }
 
@@ -217,11 +222,11 @@ async fn bytes_that_are_no_bundle_are_refused() {
     let expected =
         Expected { commit: "0".repeat(40), parent: place.base.commit.clone(), tree: "0".repeat(40), author: ada() };
     for bytes in [&b""[..], b"# v2 git bundle\n", b"PACK\0\0\0\x02", &[0xff; 4_096]] {
-        let error = place.mirror.receive(bytes, "hob/1-fix", &expected).await.unwrap_err();
+        let error = place.mirror.receive(bytes, &expected).await.unwrap_err();
         assert!(matches!(error, GitError::Refused { .. }), "{error}");
     }
     let sneaky = Expected { commit: "../../../etc/passwd".to_owned(), ..expected };
-    let error = place.mirror.receive(b"", "hob/1-fix", &sneaky).await.unwrap_err();
+    let error = place.mirror.receive(b"", &sneaky).await.unwrap_err();
     assert!(matches!(error, GitError::Refused { .. }), "{error}");
 }
 

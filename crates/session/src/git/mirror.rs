@@ -192,14 +192,13 @@ impl Mirror {
         self.local("read the commit's tree").line(["rev-parse", "--verify", "--end-of-options", &revision]).await
     }
 
-    /// Puts a session's branch where the session's log says that it is, or removes it where the log has no commit. A
-    /// server that was killed in mid-commit may have left it elsewhere.
+    /// Puts a session's branch where the session's log says that it is, or removes it where the log has no commit.
     ///
     /// # Errors
     /// There is no mirror, or git failed.
-    pub async fn settle(&self, branch: &str, commit: Option<&str>) -> Result<(), GitError> {
+    pub async fn put_branch(&self, branch: &str, commit: Option<&str>) -> Result<(), GitError> {
         let tip = format!("refs/heads/{branch}");
-        let update = self.local("put the branch back");
+        let update = self.local("put the branch where the log says");
         match commit {
             Some(commit) => update.run(["update-ref", &tip, commit]).await.map(drop),
             None => update.run(["update-ref", "-d", &tip]).await.map(drop),

@@ -31,17 +31,18 @@ pub struct Expected {
 }
 
 impl Mirror {
-    /// Takes the commit out of a bundle and puts the branch on it.
+    /// Takes the commit out of a bundle. The branch stays where it is: [`Mirror::put_branch`] moves it when the log has
+    /// the commit, so that a git that outlives a killed server moves nothing behind the next one's back.
     ///
     /// Every object is checked as `git fsck` does while it is unpacked (`git index-pack --strict`; a fetch from a bundle
-    /// checks nothing before git 2.46). The branch moves only when the commit has the expected ID, parent, tree and
-    /// author, and everything that it names is there.
+    /// checks nothing before git 2.46). The commit has to have the expected ID, parent, tree and author, and everything
+    /// that it names has to be there.
     ///
     /// # Errors
-    /// [`GitError::Refused`] when the bundle holds anything else; the branch is then as it was.
-    pub async fn receive(&self, bundle: &[u8], branch: &str, expected: &Expected) -> Result<(), GitError> {
+    /// [`GitError::Refused`] when the bundle holds anything else.
+    pub async fn receive(&self, bundle: &[u8], expected: &Expected) -> Result<(), GitError> {
         let file = self.keep(pack_of(bundle)?, &expected.commit).await?;
-        let accepted = self.accept(&file, branch, expected).await;
+        let accepted = self.accept(&file, expected).await;
         let dropped = tokio::fs::remove_file(&file).await;
         if let Err(error) = dropped {
             tracing::warn!(file = %file.display(), "a received pack was left behind: {error}");
@@ -49,7 +50,7 @@ impl Mirror {
         accepted
     }
 
-    async fn accept(&self, file: &Path, branch: &str, expected: &Expected) -> Result<(), GitError> {
+    async fn accept(&self, file: &Path, expected: &Expected) -> Result<(), GitError> {
         let opened = std::fs::File::open(file)
             .map_err(|error| GitError::Command { action: "read the sandbox's pack", reason: error.to_string() })?;
         let unpack = self.local("check the sandbox's objects");
@@ -57,10 +58,7 @@ impl Mirror {
         let new = ["rev-list", "--objects", "--quiet", &expected.commit, "--not", &expected.parent];
         self.local("look for what the commit names").run(new).await.map_err(refused)?;
         let raw = self.local("read the commit").run(["cat-file", "commit", &expected.commit]).await.map_err(refused)?;
-        verify(&String::from_utf8_lossy(&raw), expected)?;
-        let tip = format!("refs/heads/{branch}");
-        self.local("put the branch on the commit").run(["update-ref", &tip, &expected.commit]).await?;
-        Ok(())
+        verify(&String::from_utf8_lossy(&raw), expected)
     }
 
     async fn keep(&self, pack: &[u8], name: &str) -> Result<PathBuf, GitError> {

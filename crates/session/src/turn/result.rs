@@ -66,7 +66,7 @@ impl Work {
         let take_out = async {
             let expected = inside::commit(sandbox, &new).await.map_err(failed)?;
             let bundle = inside::bundle(sandbox, &expected.commit, &expected.parent).await.map_err(failed)?;
-            proof.mirror.receive(&bundle, &branch, &expected).await.map_err(failed)?;
+            proof.mirror.receive(&bundle, &expected).await.map_err(failed)?;
             proof.mirror.stat(&proof.base, &expected.commit).await.map_err(failed).map(|stat| (expected.commit, stat))
         };
         let limit = self.owned.house.config.timeouts.commit;
@@ -84,6 +84,7 @@ impl Work {
             deletions: stat.deletions,
         };
         self.owned.record(vec![committed]).await.map_err(|error| format!("failed to {error}"))?;
+        proof.mirror.put_branch(&branch, Some(&commit)).await.map_err(failed)?;
         Ok((branch, commit))
     }
 
