@@ -23,6 +23,11 @@ fn the_configuration_reference_is_what_the_server_reads() {
 }
 
 #[test]
+fn the_reference_of_environments_is_what_is_read_of_a_repository() {
+    check_generated("environment.md", &hob_session::environment::reference());
+}
+
+#[test]
 fn the_openapi_document_is_what_the_server_serves() {
     check_generated("openapi.json", &(hob::api::openapi().to_pretty_json().unwrap() + "\n"));
 }

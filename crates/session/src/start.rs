@@ -9,7 +9,7 @@ use hob_sandbox::{Mount, Sandbox, Spec, Token};
 
 use crate::config::Wishes;
 use crate::described::describe;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::event::EventKind;
 use crate::fold::{SessionState, title_of};
 use crate::git::{Base, Mirror, forge};
@@ -35,10 +35,11 @@ pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, String> {
     }
     let (mirror, base, checkout) = owned.phase("workspace", prepare(owned)).await?;
     let described = describe(&mirror, &base.commit).await.map_err(|error| format!("failed to {error}"))?;
-    if let Some(text) = described.problem {
-        owned.record(vec![EventKind::Notice { text }]).await.map_err(|error| format!("failed to {error}"))?;
-    }
     let environment = described.environment;
+    let mut notices = [described.problems, described.notices].concat();
+    notices.extend(environment::not_yet(&environment, owned.house.config.limits.sandbox));
+    let notices = notices.into_iter().map(|text| EventKind::Notice { text }).collect();
+    owned.record(notices).await.map_err(|error| format!("failed to {error}"))?;
     allow(owned, &environment).await?;
     owned.phase("sandbox", create(owned, checkout, &environment)).await
 }
@@ -156,7 +157,7 @@ async fn create(
         base: config.base.clone(),
         workspace: Some(checkout),
         mounts: mounts(owned).await,
-        env: env(),
+        env: env(environment),
         limits: environment.wants.within(config.limits.sandbox),
         gateway: Some(access.socket.clone()),
     };
@@ -181,8 +182,8 @@ fn late(deadline: Duration) -> String {
 }
 
 /// What every command in a sandbox finds set: git trusts the checkout, whoever owns its files inside; nothing waits for
-/// a person, and no tool advertises its next version in what the agent reads.
-fn env() -> BTreeMap<String, String> {
+/// a person, and no tool advertises its next version in what the agent reads. What the repository sets stands beside it.
+fn env(environment: &Environment) -> BTreeMap<String, String> {
     let pairs = [
         ("GIT_CONFIG_COUNT", "1"),
         ("GIT_CONFIG_KEY_0", "safe.directory"),
@@ -195,7 +196,9 @@ fn env() -> BTreeMap<String, String> {
         ("npm_config_fund", "false"),
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
     ];
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let mut env = environment.env.clone();
+    env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env
 }
 
 fn token(owned: &Owned) -> Token {

@@ -14,8 +14,8 @@ use hob_sandbox::{Local, LocalConfig};
 use hob_scripted_model::{Running, ScriptedModel, Scripts};
 use hob_session::event::TurnOutcome;
 use hob_session::{
-    Access, Agents, Deps, Doors, Engine, EngineConfig, Event, EventKind, ModelFacts, NewPrompt, NewSession, SessionId,
-    State, Summary, SystemClock, SystemIds,
+    Access, Agents, Deps, Doors, Engine, EngineConfig, Event, EventKind, ModelFacts, NewExec, NewPrompt, NewSession,
+    SessionId, State, Summary, SystemClock, SystemIds,
 };
 use tokio_util::task::TaskTracker;
 
@@ -65,6 +65,20 @@ impl House {
         let engine = Engine::open(config.clone(), deps.clone()).await.unwrap();
         repository(&folder.path().join("repo"));
         Self { engine, model, config, deps, local, folder }
+    }
+
+    /// Commits another environment to the repository.
+    pub fn environment(&self, text: &str) {
+        std::fs::write(self.repo().join(hob_session::environment::PATH), text).unwrap();
+        git(&self.repo(), &["commit", "--quiet", "--all", "-m", "Another environment"]);
+    }
+
+    /// What a command line in a session's sandbox writes to its standard output.
+    pub async fn sh(&self, id: &SessionId, line: &str) -> String {
+        let argv = ["sh", "-c", line].map(str::to_owned).to_vec();
+        let exec = NewExec { argv, cwd: None, env: BTreeMap::new(), stdin: false, timeout: None };
+        let output = self.engine.exec(id, exec).await.unwrap().process.wait_output(64 << 10).await;
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     pub fn repo(&self) -> PathBuf {

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod environment;
 mod house;
 mod kill;
 mod life;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hob_scripted_model::{Scripts, Step};
 use hob_session::event::TurnOutcome;
-use hob_session::{EngineError, EventKind, NewExec, NewPrompt, NewSession, State};
+use hob_session::{EngineError, EventKind, NewPrompt, NewSession, State};
 
 use crate::house::{House, ada, git, grace, prompt};
 
@@ -83,12 +83,7 @@ async fn a_stop_kills_everything_that_the_turn_started_within_a_second() {
     let house = House::new(fix()).await;
     let id = house.session("@@script:sleep@@").await;
     house.wait(&id, |kind| matches!(kind, EventKind::ToolCall(call) if call.name == "shell")).await;
-    let sleeps = || async {
-        let argv = ["sh", "-c", "pgrep -x sleep | wc -l"].map(str::to_owned).to_vec();
-        let exec = NewExec { argv, cwd: None, env: Default::default(), stdin: false, timeout: None };
-        let mut running = house.engine.exec(&id, exec).await.unwrap();
-        String::from_utf8_lossy(&running.process.wait_output(100).await.stdout).trim().to_owned()
-    };
+    let sleeps = || house.sh(&id, "pgrep -x sleep | wc -l");
     let begun = Instant::now();
     while sleeps().await != "3" {
         assert!(begun.elapsed() < Duration::from_secs(20), "the command never started");
