@@ -6,6 +6,7 @@
 //! No HTTP, forge or chat. Nobody but the driver changes a session. An event is on disk before anyone sees it. No
 //! `now()` and no random IDs: both are arguments.
 
+pub mod admission;
 mod agents;
 mod artifacts;
 pub mod checks;
