@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::admission::Capacity;
 use crate::agents::AgentFactory;
 use crate::checks::rounds::MAX_ROUNDS_DEFAULT;
 use crate::clock::{Clock, Ids};
@@ -21,6 +22,8 @@ pub struct EngineConfig {
     pub limits: EngineLimits,
     /// How long it waits.
     pub timeouts: Timeouts,
+    /// What all sandboxes together may be promised; without a bound as a default.
+    pub capacity: Capacity,
     /// Whether branches are pushed to the repository's origin.
     pub push: Push,
     /// Who answers an agent's permission requests.
@@ -44,6 +47,7 @@ impl EngineConfig {
             data_dir: data_dir.into(),
             limits: EngineLimits::default(),
             timeouts: Timeouts::default(),
+            capacity: Capacity::UNBOUNDED,
             push: Push::Auto,
             permissions: Permissions::Allow,
             base_checks: BaseChecks::Always,
@@ -102,6 +106,8 @@ impl Default for EngineLimits {
 pub struct Timeouts {
     /// For a clone or a fetch of a repository.
     pub fetch: Duration,
+    /// For a place among the sandboxes that may run at once.
+    pub place: Duration,
     /// For a sandbox to come up.
     pub sandbox_start: Duration,
     /// For an agent to come up.
@@ -128,6 +134,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             fetch: Duration::from_mins(10),
+            place: Duration::from_hours(1),
             sandbox_start: Duration::from_mins(1),
             agent_start: Duration::from_mins(2),
             agent_idle: Duration::from_mins(15),

@@ -63,6 +63,8 @@ pub enum Input {
     Want,
     /// The sandbox is there.
     SandboxReady,
+    /// The start was taken back while it waited for a place.
+    Withdrawn,
     /// The sandbox could not be started.
     SandboxFailed {
         /// Why, in words for a person.
@@ -81,6 +83,12 @@ pub enum Input {
     Shutdown,
     /// Time has passed. Whether somebody uses the sandbox.
     Tick {
+        /// A command or a terminal of a person runs in it.
+        in_use: bool,
+    },
+    /// Others wait for a place, and this session's sandbox is the one that was used longest ago. Whether somebody uses
+    /// it after all.
+    Spare {
         /// A command or a terminal of a person runs in it.
         in_use: bool,
     },
@@ -118,6 +126,8 @@ pub struct Decision {
 pub enum Step {
     /// Gets a sandbox: the running one, one started from kept files, or a new one.
     StartSandbox,
+    /// Takes the start back, if it still waits for a place.
+    WithdrawStart,
     /// Puts the sandbox away and keeps its files.
     SuspendSandbox,
     /// Removes the sandbox and its files, and closes the door.
@@ -186,15 +196,21 @@ pub fn decide(session: &SessionState, rules: &Rules, input: Input, now_ms: u64) 
         Input::Want if matches!(state, State::Suspending | State::Suspended | State::Failed) => {
             Ok(then(vec![Step::RememberWant]))
         }
+        // The start may be about to be taken back.
+        Input::Want if session.summary.place.is_some() => Ok(then(vec![Step::RememberWant])),
         Input::Want => Ok(Decision::default()),
         Input::SandboxReady => Ok(sandbox_ready(session)),
+        Input::Withdrawn => Ok(withdrawn(session)),
         Input::SandboxFailed { reason } => Ok(sandbox_gone(session, State::Starting, State::Failed, &reason)),
+        // Whatever is lost now is not the one that is on its way.
+        Input::SandboxLost { .. } if state == State::Starting => Ok(Decision::default()),
         Input::SandboxLost { reason } => Ok(sandbox_gone(session, state, State::Suspended, &reason)),
         Input::Suspended if state == State::Suspending => Ok(record(vec![moved(state, State::Suspended, "put away")])),
         Input::Suspended => Ok(Decision::default()),
         Input::TurnFinished(report) => Ok(turn_finished(session, report, now_ms)),
         Input::Shutdown => Ok(stop(session, Ending::Shutdown)),
         Input::Tick { in_use } => Ok(tick(session, rules, in_use, now_ms)),
+        Input::Spare { in_use } => Ok(put_away(session, in_use, "others wait for a place")),
         Input::Next { turn_id } => Ok(next(session, turn_id)),
     }
 }
@@ -238,7 +254,9 @@ fn opened(session: &SessionState, alive: bool, now_ms: u64) -> Decision {
 
 fn cancel(session: &SessionState, prompt_id: String, by: Author) -> Result<Decision, Denial> {
     if session.queue.iter().any(|waiting| waiting.prompt_id == prompt_id) {
-        Ok(record(vec![EventKind::PromptCancelled { prompt_id, by }]))
+        let others = session.queue.len() > 1;
+        let record = vec![EventKind::PromptCancelled { prompt_id, by }];
+        Ok(Decision { record, then: withdraw(session, session.turn.is_some() || others) })
     } else {
         Err(Denial::NoSuchPrompt { prompt_id })
     }
@@ -349,17 +367,42 @@ fn turn_finished(session: &SessionState, report: TurnReport, now_ms: u64) -> Dec
     if session.summary.state == State::Running && session.queue.is_empty() {
         record.push(moved(State::Running, State::Idle, "the turn has ended"));
     }
-    self::record(record)
+    Decision { record, then: withdraw(session, !session.queue.is_empty()) }
+}
+
+/// A start that still waits for a place, when nobody needs it any more.
+fn withdraw(session: &SessionState, needed: bool) -> Vec<Step> {
+    let idle = session.summary.place.is_some() && !needed && !session.wanted;
+    if idle { vec![Step::WithdrawStart] } else { Vec::new() }
+}
+
+fn withdrawn(session: &SessionState) -> Decision {
+    match session.summary.state {
+        // Somebody came in the same moment.
+        State::Starting if session.turn.is_some() || !session.queue.is_empty() || session.wanted => {
+            then(vec![Step::StartSandbox])
+        }
+        State::Starting => {
+            record(vec![moved(State::Starting, State::Suspended, "nobody waits for the sandbox any more")])
+        }
+        _ => Decision::default(),
+    }
 }
 
 fn tick(session: &SessionState, rules: &Rules, in_use: bool, now_ms: u64) -> Decision {
-    let idle_ms = now_ms.saturating_sub(session.idle_since_ms);
-    let rests = session.summary.state == State::Idle && session.turn.is_none() && session.queue.is_empty();
-    if !rests || in_use || session.wanted || idle_ms < rules.suspend_after_ms {
+    match now_ms.saturating_sub(session.idle_since_ms) >= rules.suspend_after_ms {
+        true => put_away(session, in_use, "idle"),
+        false => Decision::default(),
+    }
+}
+
+/// Puts the sandbox away, unless somebody needs it.
+fn put_away(session: &SessionState, in_use: bool, cause: &str) -> Decision {
+    if !session.rests() || in_use {
         return Decision::default();
     }
-    let idle = moved(State::Idle, State::Suspending, "idle");
-    Decision { record: vec![idle], then: vec![Step::SuspendSandbox] }
+    let put_away = moved(State::Idle, State::Suspending, cause);
+    Decision { record: vec![put_away], then: vec![Step::SuspendSandbox] }
 }
 
 fn next(session: &SessionState, turn_id: String) -> Decision {

@@ -20,6 +20,7 @@ use crate::fold::SessionState;
 use crate::log::{Beside, Refused};
 use crate::owned::Owned;
 use crate::requests::{Artifact, Queued, QueuedPrompt};
+use crate::start::NoStart;
 use crate::state::State;
 use crate::store::{Answer, StoreError};
 use crate::turn::{Work, added};
@@ -113,6 +114,8 @@ impl Driver {
                 return self.leave(End::Rest).await;
             }
             let wait = if self.backlog.is_empty() { tick } else { RETRY };
+            let rests = self.note_work().await;
+            let owned = Arc::clone(&self.owned);
             tokio::select! {
                 biased;
                 () = closing.cancelled() => return self.shut_down().await,
@@ -120,6 +123,7 @@ impl Driver {
                     Some(message) => self.handle(message).await,
                     None => return self.leave(End::Rest).await,
                 },
+                () = owned.house.places.asked_to_leave(&owned.id), if rests => self.spare().await,
                 () = tokio::time::sleep(wait) => self.pass_time().await,
             }
         }
@@ -162,6 +166,7 @@ impl Driver {
             }
             Message::Lost { life, reason } if life == self.life => {
                 self.absent(&reason);
+                self.owned.house.places.leave(&self.owned.id);
                 self.take(Input::SandboxLost { reason }).await;
             }
             Message::Lost { .. } => {}
@@ -200,6 +205,22 @@ impl Driver {
         self.take(Input::Tick { in_use }).await;
     }
 
+    /// Says whether the sandbox has work, so that one without can make room for others. Gives whether it rests.
+    async fn note_work(&self) -> bool {
+        let (state, since_ms) =
+            self.owned.log.read(|state| (state.summary.state, state.rests().then_some(state.idle_since_ms))).await;
+        let idle_since_ms = since_ms.filter(|_| !self.owned.is_in_use());
+        if state != State::Suspending {
+            self.owned.house.places.note(&self.owned.id, idle_since_ms);
+        }
+        idle_since_ms.is_some()
+    }
+
+    async fn spare(&mut self) {
+        let in_use = self.owned.is_in_use();
+        self.take(Input::Spare { in_use }).await;
+    }
+
     /// Decides, records, carries out. Gives how many steps followed.
     async fn decide(&mut self, input: Input, beside: Beside) -> Result<usize, Refused> {
         let steps = self.owned.log.decide(&self.owned.house.rules(), input, beside).await?;
@@ -213,6 +234,7 @@ impl Driver {
     async fn carry_out(&mut self, step: Step) {
         match step {
             Step::StartSandbox => self.start_sandbox(),
+            Step::WithdrawStart => self.owned.house.places.withdraw(&self.owned.id),
             Step::SuspendSandbox => self.suspend_sandbox(),
             Step::DestroySandbox => self.destroy_sandbox(),
             Step::RunTurn => self.run_turn().await,
@@ -237,7 +259,14 @@ impl Driver {
                     owned.presence.send_replace(Presence::Ready(sandbox));
                     Input::SandboxReady
                 }
-                Err(reason) => {
+                // The engine ends, and with it everybody who could be told.
+                Err(NoStart::Closing) => return,
+                Err(NoStart::Withdrawn) => {
+                    owned.presence.send_replace(Presence::Absent("its start was taken back".to_owned()));
+                    Input::Withdrawn
+                }
+                Err(NoStart::Failed(reason)) => {
+                    owned.house.places.leave(&owned.id);
                     owned.presence.send_replace(Presence::Absent(reason.clone()));
                     Input::SandboxFailed { reason }
                 }
@@ -258,6 +287,7 @@ impl Driver {
             {
                 tracing::error!(session.id = %owned.id, "a sandbox may still run: failed to {error}");
             }
+            owned.house.places.leave(&owned.id);
             tell(&told, Input::Suspended).await;
         });
     }
@@ -267,6 +297,8 @@ impl Driver {
         self.alive.cancel();
         let owned = Arc::clone(&self.owned);
         self.owned.house.tracker.spawn(async move {
+            // Whoever still waits for a place does so no more.
+            owned.house.places.withdraw(&owned.id);
             owned.close_agent().await;
             if let Ok(id) = owned.sandbox_id()
                 && let Err(error) = owned.house.deps.provider.destroy(&id).await
@@ -274,6 +306,7 @@ impl Driver {
                 tracing::error!(session.id = %owned.id, "a sandbox is left behind: failed to {error}");
                 return;
             }
+            owned.house.places.leave(&owned.id);
             owned.house.deps.doors.close(&owned.id).await;
             let folder = owned.folder();
             match tokio::fs::remove_dir_all(&folder).await {
@@ -384,6 +417,9 @@ impl Driver {
         self.alive.cancel();
         self.inbox.close();
         while self.inbox.recv().await.is_some() {}
+        if end == End::Fenced {
+            self.owned.house.places.leave(&self.owned.id);
+        }
         if end != End::Closing {
             self.owned.house.deps.doors.close(&self.owned.id).await;
         }
@@ -451,7 +487,14 @@ async fn tell(told: &mpsc::Sender<Message>, input: Input) {
 
 /// Whether an input is what a step under way came to.
 fn is_outcome(input: &Input) -> bool {
-    matches!(input, Input::SandboxReady | Input::SandboxFailed { .. } | Input::Suspended | Input::TurnFinished(_))
+    matches!(
+        input,
+        Input::SandboxReady
+            | Input::Withdrawn
+            | Input::SandboxFailed { .. }
+            | Input::Suspended
+            | Input::TurnFinished(_)
+    )
 }
 
 fn broken(turn_id: &str, reason: &str) -> TurnReport {

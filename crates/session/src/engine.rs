@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::reach::{file_error, from_json, git_error, to_json};
+use crate::admission::Promised;
 use crate::artifacts::Artifacts;
 use crate::config::{Deps, EngineConfig};
 use crate::decide::Input;
@@ -27,6 +28,7 @@ use crate::fold::SessionState;
 use crate::git::{Mirrors, inside};
 use crate::id::SessionId;
 use crate::owned::{House, Owned};
+use crate::places::Places;
 use crate::requests::{
     Artifact, BranchRef, Created, Filter, NewExec, NewPrompt, NewSession, Page, Queued, Record, Summary,
 };
@@ -115,6 +117,7 @@ impl Engine {
         let house = Arc::new(House {
             mirrors: Mirrors::new(data_dir.join("mirrors")),
             artifacts: Artifacts::new(data_dir.join("artifacts")),
+            places: Places::new(config.capacity),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -448,6 +451,11 @@ impl Engine {
         }
         house.closed.cancel();
         house.store.close().await;
+    }
+
+    /// What is promised to the sandboxes that run, and how many wait for a place.
+    pub fn promised(&self) -> (Promised, u32) {
+        self.inner.house.places.promised()
     }
 
     /// Where this engine keeps its things.

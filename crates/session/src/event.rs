@@ -72,7 +72,7 @@ pub enum EventKind {
         /// Who took it back.
         by: Author,
     },
-    /// A phase of getting ready began or ended: `sandbox`, `workspace`, `agent`, `model`.
+    /// A phase of getting ready began or ended: `queue`, `workspace`, `sandbox`, `agent`.
     Phase {
         /// The phase.
         name: String,
@@ -84,6 +84,14 @@ pub enum EventKind {
         /// What there is to say: the commit, the cause of a failure.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         detail: Option<String>,
+    },
+    /// More sandboxes are wanted than may run at once: where this session stands among those that wait. Told again when
+    /// it moves, but not more often than every two seconds.
+    WaitingForPlace {
+        /// Its place, from 1.
+        position: u32,
+        /// How many wait.
+        of: u32,
     },
     /// The session was given a name for lists.
     Titled {

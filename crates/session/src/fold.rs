@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use hob_agent::Author;
 
+use crate::admission::Place;
 use crate::checks::clip;
 use crate::decide::Step;
-use crate::event::{CheckRun, EventKind, ModelCall};
+use crate::event::{CheckRun, EventKind, ModelCall, PhaseStatus};
 use crate::git::display_name;
 use crate::id::SessionId;
+use crate::places;
 use crate::requests::{Change, QueuedPrompt, Summary, Usage};
 use crate::state::State;
 
@@ -94,6 +96,7 @@ impl SessionState {
             change: None,
             usage: Usage::default(),
             waiting_for: Vec::new(),
+            place: None,
         };
         Self {
             summary,
@@ -113,6 +116,11 @@ impl SessionState {
     /// Whether it is closed for good, or about to be.
     pub fn is_closing(&self) -> bool {
         self.archiving.is_some() || self.summary.state == State::Archived
+    }
+
+    /// Whether there is a sandbox and nothing for it to do.
+    pub fn rests(&self) -> bool {
+        self.summary.state == State::Idle && self.turn.is_none() && self.queue.is_empty() && !self.wanted
     }
 
     /// Reads the next event. Tells whether what lists show has changed.
@@ -168,6 +176,14 @@ impl SessionState {
                 let (files_changed, insertions, deletions) = (*files_changed, *insertions, *deletions);
                 self.summary.change = Some(Change { files_changed, insertions, deletions });
             }
+            EventKind::WaitingForPlace { position, of } => {
+                self.summary.place = Some(Place { position: *position, of: *of });
+            }
+            EventKind::Phase { name, status, .. } if name == places::PHASE && *status != PhaseStatus::Started => {
+                if self.summary.place.take().is_none() {
+                    return false;
+                }
+            }
             EventKind::ModelCall(call) => count(&mut self.summary.usage, call),
             EventKind::CheckEnded(run) => {
                 if run.round == 0 {
@@ -218,8 +234,11 @@ impl SessionState {
 
     fn enter(&mut self, to: State, at_ms: u64) {
         self.summary.state = to;
+        self.summary.place = None;
         match to {
-            State::Idle => self.idle_since_ms = at_ms,
+            // Whoever waited for the sandbox has it now.
+            State::Idle => (self.idle_since_ms, self.wanted) = (at_ms, false),
+            State::Running => self.wanted = false,
             // Whoever waited for the sandbox waits for this start.
             State::Starting => self.wanted = false,
             State::Archived => self.archiving = None,

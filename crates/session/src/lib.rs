@@ -25,6 +25,7 @@ pub mod git;
 mod id;
 mod log;
 mod owned;
+mod places;
 mod requests;
 mod start;
 pub mod state;
@@ -33,6 +34,7 @@ mod turn;
 mod waiting;
 mod workspace;
 
+pub use admission::{Capacity, Place, Promised};
 pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
 pub use config::{

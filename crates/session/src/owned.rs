@@ -12,6 +12,7 @@ use tokio::sync::{OnceCell, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Need;
 use crate::artifacts::Artifacts;
 use crate::config::{Access, Deps, EngineConfig};
 use crate::decide::Rules;
@@ -19,6 +20,7 @@ use crate::event::{EventKind, PhaseStatus};
 use crate::git::Mirrors;
 use crate::id::SessionId;
 use crate::log::{Beside, SessionLog};
+use crate::places::Places;
 use crate::store::{Store, StoreError};
 use crate::waiting::{Presence, WaitingSandbox};
 use crate::workspace::SandboxWorkspace;
@@ -35,6 +37,8 @@ pub(crate) struct House {
     pub(crate) store: Store,
     pub(crate) mirrors: Mirrors,
     pub(crate) artifacts: Artifacts,
+    /// Who may run a sandbox, and who waits.
+    pub(crate) places: Places,
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the engine shuts down: no new turn begins, those that run are interrupted.
     pub(crate) closing: CancellationToken,
@@ -49,6 +53,16 @@ impl House {
             suspend_after_ms: u64::try_from(self.config.timeouts.suspend_after.as_millis()).unwrap_or(u64::MAX),
         }
     }
+
+    /// What a sandbox is promised while it is not known what its repository asks for.
+    pub(crate) fn largest_need(&self) -> Need {
+        need_of(&self.config.limits.sandbox)
+    }
+}
+
+/// What a sandbox with these limits is promised.
+pub(crate) fn need_of(limits: &hob_sandbox::Limits) -> Need {
+    Need { memory_bytes: limits.memory_bytes, cpu_millicores: u64::from(limits.cpu_millicores) }
 }
 
 /// A session that this engine owns.
@@ -128,9 +142,21 @@ impl Owned {
         name: &str,
         work: impl Future<Output = Result<(T, Option<String>), String>>,
     ) -> Result<T, String> {
+        self.phase_after(Vec::new(), name, work).await
+    }
+
+    /// The same, and records what came before it in one step with its start.
+    pub(crate) async fn phase_after<T>(
+        &self,
+        mut before: Vec<EventKind>,
+        name: &str,
+        work: impl Future<Output = Result<(T, Option<String>), String>>,
+    ) -> Result<T, String> {
         let event = |status, elapsed_ms, detail| EventKind::Phase { name: name.to_owned(), status, elapsed_ms, detail };
-        let note = |event| async { self.record(vec![event]).await.map_err(|error| format!("failed to {error}")) };
-        note(event(PhaseStatus::Started, None, None)).await?;
+        let record = |events| async { self.record(events).await.map_err(|error| format!("failed to {error}")) };
+        let note = |event| record(vec![event]);
+        before.push(event(PhaseStatus::Started, None, None));
+        record(before).await?;
         let begun = Instant::now();
         let outcome = work.await;
         let elapsed = Some(millis(begun.elapsed()));

@@ -116,6 +116,9 @@ pub struct Summary {
     pub usage: Usage,
     /// Permission requests and questions that wait for an answer, by ID.
     pub waiting_for: Vec<String>,
+    /// Where its sandbox stands among those that wait for a place to run, while it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub place: Option<crate::admission::Place>,
 }
 
 /// A prompt that waits.

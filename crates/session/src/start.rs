@@ -13,7 +13,8 @@ use crate::environment::{self, Environment};
 use crate::event::EventKind;
 use crate::fold::{SessionState, title_of};
 use crate::git::{Base, Mirror, forge};
-use crate::owned::Owned;
+use crate::owned::{Owned, need_of};
+use crate::places;
 
 /// What the session knows of its repository when its sandbox starts.
 struct Known {
@@ -24,24 +25,44 @@ struct Known {
     title: String,
 }
 
+/// Why there is no sandbox.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoStart {
+    /// Nobody needs it any more.
+    Withdrawn,
+    /// The engine shuts down; the next one starts it.
+    Closing,
+    /// Something failed; words for a person.
+    Failed(String),
+}
+
+impl From<String> for NoStart {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
 /// Gives the sandbox that runs, one that is started again from its kept files, or a new one.
 ///
 /// # Errors
-/// Words for a person.
-pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, String> {
+/// There is none, and why.
+pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, NoStart> {
     let attached = attach(owned).await?;
     if let Some(sandbox) = attached {
+        owned.house.places.occupy(owned.id.clone(), owned.house.largest_need());
         return Ok(sandbox);
     }
-    let (mirror, base, checkout) = owned.phase("workspace", prepare(owned)).await?;
+    let waited = places::enter(owned).await?;
+    let (mirror, base, checkout) = owned.phase_after(vec![waited], "workspace", prepare(owned)).await?;
     let described = describe(&mirror, &base.commit).await.map_err(|error| format!("failed to {error}"))?;
     let environment = described.environment;
+    owned.house.places.shrink(&owned.id, need_of(&environment.wants.within(owned.house.config.limits.sandbox)));
     let mut notices = [described.problems, described.notices].concat();
     notices.extend(environment::not_yet(&environment, owned.house.config.limits.sandbox));
     let notices = notices.into_iter().map(|text| EventKind::Notice { text }).collect();
     owned.record(notices).await.map_err(|error| format!("failed to {error}"))?;
     allow(owned, &environment).await?;
-    owned.phase("sandbox", create(owned, checkout, &environment)).await
+    Ok(owned.phase("sandbox", create(owned, checkout, &environment)).await?)
 }
 
 /// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.

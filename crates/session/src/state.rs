@@ -13,7 +13,8 @@
 //!
 //! Beside the drawing: the agent is prompted while the sandbox is still starting, so *sandbox ready* leads to Running
 //! where a turn is under way already; and a sandbox can be lost while nothing runs, so Idle may become Suspended too.
-//! A command in the sandbox wakes a session just as a prompt does.
+//! A command in the sandbox wakes a session just as a prompt does. A start that still waits for a place, and that nobody
+//! needs any more, is taken back: Starting becomes Suspended.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,7 @@ pub enum State {
 
 impl State {
     /// Every arrow of the drawing but those to [`State::Archived`], to which every other state leads.
-    pub const ARROWS: [(Self, Self); 11] = [
+    pub const ARROWS: [(Self, Self); 12] = [
         (Self::Idle, Self::Running),
         (Self::Running, Self::Idle),
         (Self::Running, Self::Suspended),
@@ -50,6 +51,7 @@ impl State {
         (Self::Starting, Self::Idle),
         (Self::Starting, Self::Running),
         (Self::Starting, Self::Failed),
+        (Self::Starting, Self::Suspended),
         (Self::Failed, Self::Starting),
     ];
 

@@ -59,6 +59,11 @@ impl WaitingSandbox {
         }
     }
 
+    /// Whether the sandbox is being started, or waits for its place.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        matches!(&*self.presence.borrow(), Presence::Starting)
+    }
+
     /// Forgets who has asked so far.
     pub(crate) fn reset(&self) {
         self.taken.store(false, Ordering::Relaxed);

@@ -23,6 +23,7 @@ struct World {
     /// What a driver would have under way.
     starting: bool,
     suspending: bool,
+    withdrawing: bool,
     turn: Option<String>,
     released: Vec<String>,
 }
@@ -37,6 +38,7 @@ impl World {
             prompts: 0,
             starting: false,
             suspending: false,
+            withdrawing: false,
             turn: None,
             released: Vec::new(),
         };
@@ -99,6 +101,7 @@ impl World {
                 assert!(!self.starting, "two starts at once");
                 self.starting = true;
             }
+            Step::WithdrawStart => self.withdrawing = self.starting,
             Step::SuspendSandbox => self.suspending = true,
             Step::RunTurn => {
                 assert_eq!(self.turn, None, "two turns at once");
@@ -120,12 +123,29 @@ impl World {
     }
 
     fn sandbox_ready(&mut self) {
+        self.withdrawing = false;
         if std::mem::take(&mut self.starting) {
             self.give(Input::SandboxReady).unwrap();
         }
     }
 
+    /// The start waits for a place.
+    fn stand(&mut self) {
+        if self.starting {
+            let event = EventKind::WaitingForPlace { position: 3, of: 7 };
+            self.session.apply(self.now_ms, &event);
+            self.log.push(event);
+        }
+    }
+
+    fn withdrawn(&mut self) {
+        if std::mem::take(&mut self.withdrawing) && std::mem::take(&mut self.starting) {
+            self.give(Input::Withdrawn).unwrap();
+        }
+    }
+
     fn sandbox_failed(&mut self) {
+        self.withdrawing = false;
         if std::mem::take(&mut self.starting) {
             self.give(Input::SandboxFailed { reason: "no".into() }).unwrap();
         }
@@ -171,6 +191,7 @@ impl World {
             session.apply(self.now_ms, event);
         }
         (self.session, self.starting, self.suspending, self.turn) = (session, false, false, None);
+        self.withdrawing = false;
         self.give(Input::Opened { alive }).unwrap();
     }
 
@@ -213,6 +234,12 @@ fn every_arrow_of_the_drawing_is_walked() {
     walk(&|world| {
         world.sandbox_failed();
         world.prompt().unwrap();
+    });
+    walk(&|world| {
+        world.prompt().unwrap();
+        world.stand();
+        world.finish(TurnOutcome::Done);
+        world.withdrawn();
     });
     walk(&|world| {
         world.sandbox_ready();
@@ -293,6 +320,39 @@ fn a_sandbox_in_use_or_wanted_is_not_put_away() {
 }
 
 #[test]
+fn a_stop_takes_back_a_start_that_waits_for_its_place() {
+    let mut world = with(World::new(), |world| drop(world.prompt()));
+    world.stand();
+    assert_eq!(world.session.summary.place.map(|place| (place.position, place.of)), Some((3, 7)));
+    world.give(Input::Stop { by: ada() }).unwrap();
+    world.finish(TurnOutcome::Stopped);
+    assert!(world.withdrawing);
+    world.withdrawn();
+    assert_eq!((world.state(), world.session.summary.place), (State::Suspended, None));
+}
+
+#[test]
+fn a_start_that_somebody_wants_after_all_is_not_taken_back() {
+    let mut world = with(World::new(), |world| drop(world.prompt()));
+    world.stand();
+    world.finish(TurnOutcome::Done);
+    world.give(Input::Want).unwrap();
+    world.withdrawn();
+    assert!(world.starting && world.state() == State::Starting);
+    world.sandbox_ready();
+    assert!(world.session.rests(), "and it can be put away again");
+}
+
+#[test]
+fn an_idle_sandbox_makes_room_for_others_unless_it_is_in_use() {
+    let mut world = World::idle();
+    world.give(Input::Spare { in_use: true }).unwrap();
+    assert_eq!(world.state(), State::Idle);
+    world.give(Input::Spare { in_use: false }).unwrap();
+    assert!(world.suspending && world.state() == State::Suspending);
+}
+
+#[test]
 fn an_open_request_is_told_as_unanswered_before_its_turn_ends() {
     let mut world = with(World::idle(), |world| drop(world.prompt()));
     let request_id = world.ask_permission().unwrap();
@@ -321,6 +381,9 @@ enum Move {
     Answer,
     Expire,
     Wait(u16, bool),
+    Stand,
+    Withdrawn,
+    Spare(bool),
     Restart(bool),
 }
 
@@ -340,6 +403,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => Just(Move::Answer),
         2 => Just(Move::Expire),
         3 => (any::<u16>(), any::<bool>()).prop_map(|(ms, in_use)| Move::Wait(ms, in_use)),
+        2 => Just(Move::Stand),
+        2 => Just(Move::Withdrawn),
+        1 => any::<bool>().prop_map(Move::Spare),
         2 => any::<bool>().prop_map(Move::Restart),
     ];
     proptest::collection::vec(one, 1..80)
@@ -375,6 +441,9 @@ fn make(world: &mut World, step: Move) {
             world.now_ms += u64::from(ms);
             world.give(Input::Tick { in_use }).unwrap();
         }
+        Move::Stand => world.stand(),
+        Move::Withdrawn => world.withdrawn(),
+        Move::Spare(in_use) => world.give(Input::Spare { in_use }).unwrap(),
         Move::Restart(alive) => world.restart(alive),
     }
 }

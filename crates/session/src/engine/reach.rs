@@ -35,6 +35,10 @@ impl Engine {
         let mut sessions: Vec<SessionId> = house.store.pending().await?;
         let others = running.iter().filter_map(|id| SessionId::new(id.as_str()).ok());
         sessions.extend(others.filter(|id| !sessions.contains(id)).collect::<Vec<_>>());
+        // Before the first driver asks for a place: what runs already has one.
+        for id in running.iter().filter_map(|id| SessionId::new(id.as_str()).ok()) {
+            house.places.occupy(id, house.largest_need());
+        }
         *self.inner.left_running.lock().unwrap_or_else(PoisonError::into_inner) = running;
         for id in sessions {
             match self.handle(&id).await {

@@ -97,15 +97,15 @@ impl Host {
         self.pieces.try_lock().map(|pieces| pieces.last_message.clone()).unwrap_or_default()
     }
 
-    /// Returns when the agent has given no sign of life for so long. Time in which a person is asked or a command runs
-    /// does not count.
+    /// Returns when the agent has given no sign of life for so long. Time in which a person is asked, a command
+    /// runs or the sandbox is on its way does not count: each has a deadline of its own.
     pub(super) async fn silent_for(&self, limit: Duration, workspace: &SandboxWorkspace) {
         self.live().last = Instant::now();
         loop {
             let last = self.live().last;
             tokio::time::sleep_until(last + limit).await;
             let mut life = self.live();
-            if life.asking > 0 || workspace.is_busy() {
+            if life.asking > 0 || workspace.is_busy() || self.owned.sandbox().is_on_its_way() {
                 life.last = Instant::now();
             } else if life.last == last {
                 return;

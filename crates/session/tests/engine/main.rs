@@ -8,6 +8,7 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod crowd;
 mod environment;
 mod house;
 mod kill;
