@@ -84,6 +84,17 @@ impl Metrics {
         }
         head(&mut text, "hob_events", "gauge", "Events in the logs of all sessions.");
         line(&mut text, "hob_events", "", events);
+        let (promised, waiting) = engine.promised();
+        let gauges = [
+            ("hob_sandboxes", "Sandboxes that have a place to run.", u64::from(promised.sandboxes)),
+            ("hob_sandboxes_waiting", "Sandboxes that wait for a place.", u64::from(waiting)),
+            ("hob_sandboxes_promised_memory_bytes", "Memory that running sandboxes may use.", promised.memory_bytes),
+            ("hob_sandboxes_promised_cpu_millicores", "Thousandths of a core likewise.", promised.cpu_millicores),
+        ];
+        for (name, help, value) in gauges {
+            head(&mut text, name, "gauge", help);
+            line(&mut text, name, "", value);
+        }
         self.counts().write(&mut text);
         Ok(text)
     }

@@ -122,6 +122,18 @@ pub struct SessionView {
     pub usage: UsageView,
     /// Permission requests and questions that wait for an answer, by ID.
     pub waiting_for: Vec<String>,
+    /// Where its sandbox stands among those that wait for a place to run, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<PlaceView>,
+}
+
+/// A place in the queue of sandboxes.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PlaceView {
+    /// Its place, from 1.
+    pub position: u32,
+    /// How many wait.
+    pub of: u32,
 }
 
 /// A prompt that waits.
@@ -248,6 +260,7 @@ impl From<engine::Summary> for SessionView {
                 unpriced_calls: usage.unpriced_calls,
             },
             waiting_for: session.waiting_for,
+            place: session.place.map(|place| PlaceView { position: place.position, of: place.of }),
         }
     }
 }

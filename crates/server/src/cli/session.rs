@@ -10,6 +10,7 @@ use super::follow::{Screen, Until, follow, print_log};
 use super::{Client, Context, Failure};
 use crate::api::{PromptAccepted, SessionPage, SessionView};
 use crate::render::style::{ago, clean, counted, first_line, thousands};
+use crate::render::waiting_for_place;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Session {
@@ -131,6 +132,7 @@ async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failur
         row("agent", &format!("{} with {}", session.agent, session.model)),
         row("changed", &at(session.updated_ms)),
     ];
+    rows.extend(session.place.as_ref().map(|place| row("waits", &waiting_for_place(place.position, place.of))));
     if let Some(outcome) = &session.last_outcome {
         rows.push(row("last turn", outcome));
     }

@@ -78,6 +78,25 @@ pub const KEYS: &[Key] = &[
     key("sandbox.disk", "size", "`\"10GiB\"`", "What a sandbox may write."),
     key("sandbox.start_deadline", "time", "`\"1m\"`", "Longest wait for a sandbox to come up."),
     key(
+        "capacity.sandboxes",
+        "number",
+        "none",
+        "Sandboxes that run at once. Without it, as many as memory and processor time allow.",
+    ),
+    key(
+        "capacity.memory",
+        "size",
+        "twice the machine's",
+        "Memory that may be promised to sandboxes that run. Each counts with its `sandbox.memory`, or with less where its repository asks for less. Who finds no room waits in a queue, fair between people; idle sandboxes are put away early while somebody waits.",
+    ),
+    key(
+        "capacity.cpus",
+        "number",
+        "eight times the machine's",
+        "Processor time that may be promised likewise, in cores: agents wait for models most of the time.",
+    ),
+    key("capacity.wait", "time", "`\"1h\"`", "Longest wait for a place."),
+    key(
         "egress.registries",
         "true or false",
         "`true`",
@@ -225,6 +244,10 @@ mod tests {
         email = "e"
         [session]
         model = "ID"
+        [capacity]
+        sandboxes = 1
+        memory = "1GiB"
+        cpus = 1.0
         [egress]
         proxy = "http://p:1"
         [providers.NAME]

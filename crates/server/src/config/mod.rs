@@ -31,6 +31,8 @@ pub struct Config {
     pub session: Session,
     /// What a sandbox may use.
     pub sandbox: Sandbox,
+    /// What all sandboxes together may use.
+    pub capacity: Capacity,
     /// What a sandbox may reach.
     pub egress: Egress,
     /// Where models are served, by name.
@@ -176,6 +178,29 @@ impl Default for Sandbox {
             disk: ByteSize(10 << 30),
             start_deadline: Timespan::from_secs(60),
         }
+    }
+}
+
+/// `[capacity]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capacity {
+    /// Sandboxes that run at once; as many as the rest allows when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandboxes: Option<u32>,
+    /// Memory that may be promised; twice the machine's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Processor time that may be promised, in cores; eight times the machine's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// Longest wait for a place.
+    pub wait: Timespan,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { sandboxes: None, memory: None, cpus: None, wait: Timespan::from_secs(3_600) }
     }
 }
 

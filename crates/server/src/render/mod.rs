@@ -118,6 +118,11 @@ impl Renderer {
             EventKind::Phase { name, status, elapsed_ms, detail } => {
                 self.phase_line(name, *status, *elapsed_ms, detail.as_deref())
             }
+            EventKind::WaitingForPlace { position, of } => {
+                let waits = waiting_for_place(*position, *of);
+                self.phase = Some(format!("{waits} …"));
+                style.dim(&format!("· {waits}")) + "\n"
+            }
             EventKind::PromptQueued { author, text, .. } => {
                 format!("{} {}\n", style.bold(&format!("{}:", clean(&author.name))), clean(text))
             }
@@ -197,6 +202,8 @@ impl Renderer {
         let detail = detail.map(|detail| format!("  {}", first_line(detail))).unwrap_or_default();
         self.phase = None;
         match status {
+            // Nobody needs to know of a wait that was none.
+            PhaseStatus::Ended if name == "queue" && elapsed_ms.is_none_or(|ms| ms < 100) => String::new(),
             PhaseStatus::Started => {
                 self.phase = Some(format!("{name} …"));
                 String::new()
@@ -257,6 +264,18 @@ impl Totals {
         let calls = counted(self.calls, "model call");
         format!(" · {calls} · {} tokens in, {} out{cost}", thousands(self.input_tokens), thousands(self.output_tokens))
     }
+}
+
+/// Where a session stands among those that wait for a place.
+pub fn waiting_for_place(position: u32, of: u32) -> String {
+    let ending = match (position % 10, position % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("waiting for a place: {position}{ending} of {of}")
 }
 
 /// Dollars with cents, and with more places for less than a cent.

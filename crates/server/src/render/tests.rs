@@ -204,3 +204,21 @@ fn a_long_diff_is_cut() {
 fn cost_is_told_with_cents() {
     assert_eq!([12, 4_720, 47_205, 3_500_000].map(dollars), ["0.0000", "0.0047", "0.04", "3.50"]);
 }
+
+#[test]
+fn who_waits_for_a_place_sees_it_and_a_wait_that_was_none_is_not_shown() {
+    let queue = |status, elapsed_ms| EventKind::Phase { name: "queue".into(), status, elapsed_ms, detail: None };
+    let none = vec![queue(PhaseStatus::Ended, Some(0))];
+    assert_eq!(render(Style::Plain, none), "");
+    let waited = vec![
+        queue(PhaseStatus::Started, None),
+        EventKind::WaitingForPlace { position: 3, of: 7 },
+        EventKind::WaitingForPlace { position: 11, of: 11 },
+        queue(PhaseStatus::Ended, Some(4_200)),
+    ];
+    assert_snapshot!(render(Style::Plain, waited), @"
+    · waiting for a place: 3rd of 7
+    · waiting for a place: 11th of 11
+    · queue 4.2 s
+    ");
+}

@@ -111,6 +111,8 @@ pub fn engine_config(config: &Config, data_dir: &Path) -> EngineConfig {
     engine.timeouts.permission = config.session.answer_deadline.0;
     engine.timeouts.question = config.session.answer_deadline.0;
     engine.timeouts.suspend_after = config.session.suspend_after.0;
+    engine.capacity = sandboxes::capacity(&config.capacity, &sandboxes::Machine::this());
+    engine.timeouts.place = config.capacity.wait.0;
     engine.timeouts.sandbox_start = config.sandbox.start_deadline.0;
     engine.limits.sandbox = hob_sandbox::Limits {
         cpu_millicores: millicores(config.sandbox.cpus),

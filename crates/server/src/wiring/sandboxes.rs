@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use hob_sandbox::{Finding, Local, LocalConfig, Provider};
+use hob_session::Capacity;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, SandboxProvider};
+use crate::config::{self, Config, SandboxProvider};
 
 /// Where sandboxes have their files.
 pub fn folder(data_dir: &Path) -> PathBuf {
@@ -35,7 +37,64 @@ pub async fn open(config: &Config, data_dir: &Path, tasks: &TaskTracker) -> Resu
     }
 }
 
+/// How large this machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// Memory in bytes; `None` where it is not known.
+    pub memory_bytes: Option<u64>,
+    /// Processors that this process may use.
+    pub cpus: u64,
+}
+
+impl Machine {
+    /// The one that this process runs on.
+    pub fn this() -> Self {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let cpus = available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+        Self { memory_bytes: total_memory(&meminfo), cpus }
+    }
+}
+
+/// `MemTotal` of `/proc/meminfo` (proc(5)), in bytes.
+fn total_memory(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1 << 10)
+}
+
+/// What all sandboxes together may be promised. What is not configured is more than the machine has: few sandboxes ever
+/// use what they may, least of all at the same time.
+pub fn capacity(config: &config::Capacity, machine: &Machine) -> Capacity {
+    let memory = config.memory.map(|size| size.0).or(machine.memory_bytes.map(|bytes| bytes.saturating_mul(2)));
+    Capacity {
+        sandboxes: config.sandboxes.unwrap_or(u32::MAX),
+        memory_bytes: memory.unwrap_or(u64::MAX),
+        cpu_millicores: config.cpus.map_or(machine.cpus * 8_000, |cpus| u64::from(super::millicores(cpus))),
+    }
+}
+
 /// What this machine has and lacks for sandboxes.
 pub async fn probe(data_dir: &Path) -> Vec<Finding> {
     Local::probe(&folder(data_dir)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_configured_follows_the_machine() {
+        let memory_bytes = total_memory("MemFree: 1 kB\nMemTotal:        8388608 kB\n");
+        let machine = Machine { memory_bytes, cpus: 2 };
+        let default = capacity(&config::Capacity::default(), &machine);
+        let expect = Capacity { sandboxes: u32::MAX, memory_bytes: 16 << 30, cpu_millicores: 16_000 };
+        assert_eq!(default, expect);
+        let said = config::Capacity {
+            sandboxes: Some(3),
+            memory: Some(config::ByteSize(1 << 30)),
+            cpus: Some(1.5),
+            ..config::Capacity::default()
+        };
+        let expect = Capacity { sandboxes: 3, memory_bytes: 1 << 30, cpu_millicores: 1_500 };
+        assert_eq!(capacity(&said, &machine), expect);
+    }
 }
