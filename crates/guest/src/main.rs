@@ -7,6 +7,7 @@
 mod helper;
 mod init;
 mod passing;
+mod place;
 mod stage;
 mod supervise;
 mod syscall;

@@ -10,22 +10,25 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hob_guest::frame;
 use hob_guest::launch::{Part, Plan, Step};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
 use crate::passing;
+use crate::place::{self, Kind};
 
 /// Where the root is built: an empty memory filesystem hides the host's `/tmp` in this namespace first.
 const SITE: &str = "/tmp";
 const ROOT: &str = "/tmp/root";
+
+/// The longest setting that `fsconfig(2)` takes.
+const SETTING_MAX: usize = 255;
 
 /// The devices of the host that a sandbox sees.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -110,13 +113,15 @@ fn build(plan: &Plan, trees: &[OwnedFd]) -> Result<(), Failure> {
     for tree in layers.collect::<std::collections::BTreeSet<_>>() {
         let path = format!("{SITE}/{tree}");
         fs::create_dir(&path).map_err(failed(&path))?;
-        attach(trees, tree, &path).map_err(failed(plan_name(plan, tree)))?;
+        let site = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed(&path))?;
+        attach(trees, tree, &site).map_err(failed(plan_name(plan, tree)))?;
     }
     fs::create_dir(ROOT).map_err(failed(ROOT))?;
     for step in &plan.steps {
         build_step(plan, trees, step)?;
     }
-    Ok(())
+    // What bwrap mounts there it mounts where a link leads.
+    if place::is_link(ROOT, "proc") { Err("mount /proc: the base has a link there".to_owned()) } else { Ok(()) }
 }
 
 fn plan_name(plan: &Plan, tree: usize) -> String {
@@ -126,27 +131,31 @@ fn plan_name(plan: &Plan, tree: usize) -> String {
 fn build_step(plan: &Plan, trees: &[OwnedFd], step: &Step) -> Result<(), Failure> {
     match step {
         Step::Overlay { lower, upper, work, target } => {
-            let place = format!("{ROOT}{target}");
-            make_place(Path::new(&place), true)?;
-            overlay(lower, upper, work, &place).map_err(failed(format!("mount the overlay of /{target}")))
+            let place = make_place(target, Kind::Folder)?;
+            overlay(lower, upper, work, &place).map_err(failed(format!("mount the overlay of {target}")))
         }
         Step::Attach { tree, target } => {
-            let place = format!("{ROOT}{target}");
             // Asked of the mount: the path it has on the host cannot be reached from here.
             let kind = trees.get(*tree).and_then(|tree| rustix::fs::fstat(tree).ok()).map(|stat| stat.st_mode);
             let folder = kind.is_some_and(|mode| FileType::from_raw_mode(mode).is_dir());
-            make_place(Path::new(&place), folder)?;
+            let place = make_place(target, if folder { Kind::Folder } else { Kind::File })?;
             attach(trees, *tree, &place).map_err(failed(plan_name(plan, *tree)))
         }
-        Step::Devices => devices(&format!("{ROOT}/dev")),
+        Step::Devices => devices(),
     }
 }
 
+fn make_place(target: &str, kind: Kind) -> Result<OwnedFd, Failure> {
+    place::make(ROOT, target, kind).map_err(failed(format!("make a place for {target}")))
+}
+
 /// Builds `/dev`. That of `bwrap` costs a millisecond more, as it reads the table of all mounts again for each device.
-fn devices(dev: &str) -> Result<(), Failure> {
+fn devices() -> Result<(), Failure> {
     let (flags, none) = (MountFlags::NOSUID | MountFlags::NODEV, MountFlags::NOSUID | MountFlags::NOEXEC);
-    make_place(Path::new(dev), true)?;
-    rustix::mount::mount("hob", dev, "tmpfs", flags, c"mode=0755").map_err(failed("mount /dev"))?;
+    let below = make_place("/dev", Kind::Folder)?;
+    rustix::mount::mount("hob", place::path_of(&below), "tmpfs", flags, c"mode=0755").map_err(failed("mount /dev"))?;
+    let mounted = place::find(ROOT, "/dev").map_err(failed("find /dev"))?;
+    let dev = place::path_of(&mounted);
     for device in DEVICES {
         let place = format!("{dev}/{device}");
         fs::write(&place, "").map_err(failed(&place))?;
@@ -163,23 +172,13 @@ fn devices(dev: &str) -> Result<(), Failure> {
         .map_err(failed("mount /dev/pts"))
 }
 
-/// Makes a mount point where it is missing. Links on the way are the sandbox's own and stay in its root, for nothing of
-/// the host is reachable by a path here but what the host lets everybody read.
-fn make_place(place: &Path, folder: bool) -> Result<(), Failure> {
-    if place.exists() {
-        return Ok(());
-    }
-    let parent = if folder { place } else { place.parent().unwrap_or(place) };
-    fs::create_dir_all(parent).map_err(failed(parent.display()))?;
-    if !folder {
-        fs::write(place, "").map_err(failed(place.display()))?;
-    }
-    Ok(())
+fn attach(trees: &[OwnedFd], tree: usize, place: &OwnedFd) -> rustix::io::Result<()> {
+    move_to(trees.get(tree).ok_or(rustix::io::Errno::BADF)?, place)
 }
 
-fn attach(trees: &[OwnedFd], tree: usize, place: &str) -> rustix::io::Result<()> {
-    let tree = trees.get(tree).ok_or(rustix::io::Errno::BADF)?;
-    rustix::mount::move_mount(tree, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+fn move_to(mount: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {
+    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, c"", place, c"", both)
 }
 
 fn site(part: &Part) -> String {
@@ -188,18 +187,25 @@ fn site(part: &Part) -> String {
 }
 
 /// Mounts an overlay. `userxattr` keeps its marks readable where this namespace is not the machine's own.
-fn overlay(lower: &[Part], upper: &Part, work: &Part, place: &str) -> rustix::io::Result<()> {
+fn overlay(lower: &[Part], upper: &Part, work: &Part, place: &OwnedFd) -> rustix::io::Result<()> {
+    let lower = lower.iter().map(site).collect::<Vec<_>>().join(":");
+    if lower.len() > SETTING_MAX {
+        // A setting of the newer calls is too short for many layers, and one call for each needs a kernel of 2023.
+        let all = format!("userxattr,lowerdir={lower},upperdir={},workdir={}", site(upper), site(work));
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let all = std::ffi::CString::new(all).map_err(|_| rustix::io::Errno::INVAL)?;
+        return rustix::mount::mount("hob", place::path_of(place), "overlay", flags, all.as_c_str());
+    }
     let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let lower: Vec<String> = lower.iter().map(site).collect();
     rustix::mount::fsconfig_set_flag(overlay.as_fd(), "userxattr")?;
     rustix::mount::fsconfig_set_string(overlay.as_fd(), "source", "hob")?;
-    rustix::mount::fsconfig_set_string(overlay.as_fd(), "lowerdir", lower.join(":"))?;
+    rustix::mount::fsconfig_set_string(overlay.as_fd(), "lowerdir", lower)?;
     rustix::mount::fsconfig_set_string(overlay.as_fd(), "upperdir", site(upper))?;
     rustix::mount::fsconfig_set_string(overlay.as_fd(), "workdir", site(work))?;
     rustix::mount::fsconfig_create(overlay.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = rustix::mount::fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    rustix::mount::move_mount(mount, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    move_to(&mount, place)
 }
 
 fn limit(plan: &Plan) -> Result<(), Failure> {
@@ -213,8 +219,7 @@ fn limit(plan: &Plan) -> Result<(), Failure> {
 fn bwrap(plan: &Plan, socket: UnixStream, null: fs::File) -> Result<Command, Failure> {
     let mut filters = Vec::new();
     for filter in &plan.filters {
-        let filter = Path::new(ROOT).join(filter.strip_prefix("/").unwrap_or(filter));
-        filters.push(rustix::fs::open(&filter, OFlags::RDONLY, Mode::empty()).map_err(failed(filter.display()))?);
+        filters.push(place::open_file(ROOT, &filter.to_string_lossy()).map_err(failed(filter.display()))?);
     }
     for inherited in filters.iter().map(AsFd::as_fd).chain([socket.as_fd()]) {
         rustix::io::fcntl_setfd(inherited, FdFlags::empty()).map_err(failed("hand over a descriptor"))?;
