@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running Hob needs beside Rust, Node and git. Does nothing where nothing is missing.
 #
-# usage: scripts/setup.sh [tests]      also what the tests drive from inside a sandbox: pip, curl, pgrep
+# usage: scripts/setup.sh [tests]      also what the tests drive: pip, curl and pgrep inside, a registry of images
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +18,7 @@ if [ "${1:-}" = tests ]; then
     package_of[pip3]=python3-pip
     package_of[curl]=curl
     package_of[pgrep]=procps
+    package_of[docker-registry]=docker-registry
 fi
 
 for given in cargo node npm; do

@@ -2,7 +2,7 @@
 //!
 //! # Architecture invariant
 //!
-//! No word of sessions, agents, git or HTTP. Namespaces are entered by a re-executed, single-threaded child, never by
+//! No word of sessions, agents or git, and of HTTP only what fetches an image. Namespaces are entered by a re-executed, single-threaded child, never by
 //! the server. What the guest says is untrusted input: bounded, typed, never a panic here.
 
 mod cgroup;
@@ -12,6 +12,7 @@ mod filter;
 mod helper;
 mod host;
 mod ids;
+pub mod image;
 mod link;
 mod local;
 mod probe;

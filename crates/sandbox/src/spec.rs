@@ -98,6 +98,8 @@ pub enum Base {
     Host,
     /// An unpacked root filesystem.
     Directory(PathBuf),
+    /// The unpacked layers of one, topmost first, as [`image`](crate::image) keeps them.
+    Layers(Vec<PathBuf>),
 }
 
 /// A folder of the host that a sandbox sees, read-only.

@@ -70,7 +70,7 @@ fn every_test_that_a_guide_names_exists() {
 fn the_threat_model_names_every_attack_that_is_tested() {
     let model = Guide::read("docs/threat-model.md");
     let named: BTreeSet<String> = model.code().collect();
-    for file in ["crates/sandbox/tests/attacks.rs"] {
+    for file in ["crates/sandbox/tests/attacks.rs", "crates/sandbox/tests/image_attacks.rs"] {
         for test in tests_in(&root().join(file)) {
             let name = format!("{file}::{test}");
             assert!(named.contains(&name), "docs/threat-model.md does not name `{name}`");

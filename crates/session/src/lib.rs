@@ -9,7 +9,6 @@
 pub mod admission;
 mod agents;
 mod artifacts;
-pub mod breaker;
 pub mod checks;
 mod clock;
 mod config;

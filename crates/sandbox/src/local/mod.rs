@@ -215,7 +215,7 @@ impl Inner {
         for id in self.helper().await?.running().await.map_err(reason)? {
             match record::read(&self.folder.join("sandboxes").join(id))? {
                 Some(Record { base: Some(base), .. }) => drop(used.insert(base)),
-                Some(Record { spec: Spec { base: Base::Directory(_), .. }, .. }) => {}
+                Some(Record { spec: Spec { base: Base::Directory(_) | Base::Layers(_), .. }, .. }) => {}
                 // Nobody knows what it is made of.
                 _ => return Ok(()),
             }
@@ -298,7 +298,7 @@ impl Inner {
         }
         let base = match &spec.base {
             Base::Host => Some(self.base().await?.clone()),
-            Base::Directory(_) => None,
+            Base::Directory(_) | Base::Layers(_) => None,
         };
         let slot = old.as_ref().map_or_else(|| self.take_slot(), |record| Ok(record.slot))?;
         let groups = self.cgroups.plan(id.as_str(), &spec.limits);

@@ -100,6 +100,9 @@ impl Plan<'_> {
             (Base::Directory(root), _) => {
                 overlays.push(Overlay { target: "/".to_owned(), name: "root".to_owned(), lower: vec![root.clone()] });
             }
+            (Base::Layers(layers), _) => {
+                overlays.push(Overlay { target: "/".to_owned(), name: "root".to_owned(), lower: layers.clone() });
+            }
             (Base::Host, Some(base)) => {
                 let lower = vec![base.skeleton.clone()];
                 overlays.push(Overlay { target: "/".to_owned(), name: "root".to_owned(), lower });
