@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::admission::Capacity;
 use crate::agents::AgentFactory;
+use crate::breaker::BreakerRules;
 use crate::checks::rounds::MAX_ROUNDS_DEFAULT;
 use crate::clock::{Clock, Ids};
 use crate::event::EventKind;
@@ -24,6 +25,8 @@ pub struct EngineConfig {
     pub timeouts: Timeouts,
     /// What all sandboxes together may be promised; without a bound as a default.
     pub capacity: Capacity,
+    /// When starts that fail again and again are not tried any more.
+    pub breaker: BreakerRules,
     /// Whether branches are pushed to the repository's origin.
     pub push: Push,
     /// Who answers an agent's permission requests.
@@ -48,6 +51,7 @@ impl EngineConfig {
             limits: EngineLimits::default(),
             timeouts: Timeouts::default(),
             capacity: Capacity::UNBOUNDED,
+            breaker: BreakerRules::default(),
             push: Push::Auto,
             permissions: Permissions::Allow,
             base_checks: BaseChecks::Always,

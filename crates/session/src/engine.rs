@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use self::reach::{file_error, from_json, git_error, to_json};
 use crate::admission::Promised;
 use crate::artifacts::Artifacts;
+use crate::breaker::Breaker;
 use crate::config::{Deps, EngineConfig};
 use crate::decide::Input;
 use crate::driver::{AcceptedPrompt, Message, disk};
@@ -118,6 +119,7 @@ impl Engine {
             mirrors: Mirrors::new(data_dir.join("mirrors")),
             artifacts: Artifacts::new(data_dir.join("artifacts")),
             places: Places::new(config.capacity),
+            breaker: Mutex::new(Breaker::new(config.breaker)),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),

@@ -9,6 +9,7 @@
 pub mod admission;
 mod agents;
 mod artifacts;
+pub mod breaker;
 pub mod checks;
 mod clock;
 mod config;

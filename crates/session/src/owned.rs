@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Need;
 use crate::artifacts::Artifacts;
+use crate::breaker::Breaker;
 use crate::config::{Access, Deps, EngineConfig};
 use crate::decide::Rules;
 use crate::event::{EventKind, PhaseStatus};
@@ -39,6 +40,8 @@ pub(crate) struct House {
     pub(crate) artifacts: Artifacts,
     /// Who may run a sandbox, and who waits.
     pub(crate) places: Places,
+    /// What is not tried any more: repositories and the base that was asked for.
+    pub(crate) breaker: Mutex<Breaker<(String, String)>>,
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the engine shuts down: no new turn begins, those that run are interrupted.
     pub(crate) closing: CancellationToken,

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hob_sandbox::{Mount, Sandbox, Spec, Token};
 
+use crate::breaker::{self, Breaker};
 use crate::config::Wishes;
 use crate::described::describe;
 use crate::environment::{self, Environment};
@@ -52,7 +54,33 @@ pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, NoStart> {
         owned.house.places.occupy(owned.id.clone(), owned.house.largest_need());
         return Ok(sandbox);
     }
+    let circuit =
+        owned.log.read(|state| (state.repository.clone(), state.summary.base.clone().unwrap_or_default())).await;
+    refused(breaker(owned).look(&circuit, now_ms(owned)))?;
     let waited = places::enter(owned).await?;
+    refused(breaker(owned).begin(&circuit, now_ms(owned)))?;
+    let made = make(owned, waited).await;
+    match &made {
+        Ok(_) => breaker(owned).succeeded(&circuit),
+        Err(reason) => breaker(owned).failed(&circuit, reason, now_ms(owned)),
+    }
+    Ok(made?)
+}
+
+fn breaker(owned: &Owned) -> MutexGuard<'_, Breaker<(String, String)>> {
+    owned.house.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms(owned: &Owned) -> u64 {
+    owned.house.deps.clock.now_ms()
+}
+
+fn refused(looked: Result<(), breaker::Refusal>) -> Result<(), String> {
+    looked.map_err(|refusal| refusal.to_string())
+}
+
+/// Makes the sandbox from the repository, in the place that it has got.
+async fn make(owned: &Owned, waited: EventKind) -> Result<Sandbox, String> {
     let (mirror, base, checkout) = owned.phase_after(vec![waited], "workspace", prepare(owned)).await?;
     let described = describe(&mirror, &base.commit).await.map_err(|error| format!("failed to {error}"))?;
     let environment = described.environment;
@@ -62,7 +90,7 @@ pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, NoStart> {
     let notices = notices.into_iter().map(|text| EventKind::Notice { text }).collect();
     owned.record(notices).await.map_err(|error| format!("failed to {error}"))?;
     allow(owned, &environment).await?;
-    Ok(owned.phase("sandbox", create(owned, checkout, &environment)).await?)
+    owned.phase("sandbox", create(owned, checkout, &environment)).await
 }
 
 /// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use hob_session::breaker::BreakerRules;
 use hob_session::event::TurnOutcome;
 use hob_session::{EngineError, EventKind, Filter, NewSession, State};
 
-use crate::house::{House, ada, grace, prompt};
+use crate::house::{House, ada, git, grace, prompt};
 use crate::turns::fix;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +79,33 @@ async fn after_a_restart_an_interrupted_turn_is_told_and_the_queue_goes_on() {
     assert_eq!(house.turn_ended(&id, 2).await.0, TurnOutcome::Done, "{}", house.timeline(&id).await);
     for (at, event) in house.log(&id).await.iter().enumerate() {
         assert_eq!(event.seq, at as u64 + 1);
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_again_and_again_is_not_tried_until_it_has_cooled_down() {
+    let rules = BreakerRules { failures: 2, cool_down_ms: 1_000, ..BreakerRules::default() };
+    let house = House::with(fix(), |config| config.breaker = rules).await;
+    let no_such_base = NewSession { base: Some("later".into()), ..house.new_session() };
+    let id = house.engine.create(no_such_base).await.unwrap().session;
+    house.state(&id, State::Failed).await;
+    house.engine.prompt(&id, prompt("@@script:note@@")).await.unwrap();
+    assert_eq!(house.turn_ended(&id, 1).await.0, TurnOutcome::Failed);
+    house.engine.prompt(&id, prompt("@@script:note@@")).await.unwrap();
+    let (_, message) = house.turn_ended(&id, 2).await;
+    assert!(message.contains("the last 2 starts failed, so this one was not tried"), "{message}");
+    assert!(message.contains("a prompt tries again in 1 s") && message.contains("\"later\""), "{message}");
+
+    // Mended; as soon as it has cooled down, a prompt finds that out.
+    git(&house.repo(), &["branch", "later"]);
+    for turn in 3.. {
+        house.engine.prompt(&id, prompt("@@script:note@@")).await.unwrap();
+        let (outcome, message) = house.turn_ended(&id, turn).await;
+        if outcome == TurnOutcome::Done {
+            break;
+        }
+        assert!(message.contains("was not tried"), "{message}");
     }
     house.close().await;
 }
