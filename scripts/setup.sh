@@ -19,6 +19,7 @@ if [ "${1:-}" = tests ]; then
     package_of[curl]=curl
     package_of[pgrep]=procps
     package_of[docker-registry]=docker-registry
+    package_of[redis-server]=redis-server
 fi
 
 for given in cargo node npm; do

@@ -25,6 +25,12 @@ pub trait Workspace: Send + Sync {
 
     /// Starts a command under `bash -c` (or `sh -c` where there is no bash) in its own process tree.
     async fn shell(&self, command: ShellCommand) -> Result<Box<dyn ShellProcess>, WorkspaceError>;
+
+    /// What has happened in the sandbox beside the agent's own work and was not told yet, such as a service that has
+    /// failed. It stands above the output of the agent's next command.
+    fn news(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A running command. Dropping it kills the command and everything it started.

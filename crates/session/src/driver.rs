@@ -20,7 +20,7 @@ use crate::fold::SessionState;
 use crate::log::{Beside, Refused};
 use crate::owned::Owned;
 use crate::requests::{Artifact, Queued, QueuedPrompt};
-use crate::start::NoStart;
+use crate::start::{NoStart, Started, start};
 use crate::state::State;
 use crate::store::{Answer, StoreError};
 use crate::turn::{Work, added};
@@ -167,6 +167,7 @@ impl Driver {
             Message::Lost { life, reason } if life == self.life => {
                 self.absent(&reason);
                 self.owned.house.places.leave(&self.owned.id);
+                self.alive.cancel();
                 self.take(Input::SandboxLost { reason }).await;
             }
             Message::Lost { .. } => {}
@@ -253,10 +254,13 @@ impl Driver {
         self.under_way += 1;
         let (owned, told, life, alive) = (Arc::clone(&self.owned), self.told.clone(), self.life, self.alive.clone());
         self.owned.house.tracker.spawn(async move {
-            let input = match crate::start::start(&owned).await {
-                Ok(sandbox) => {
-                    watch(&owned, &sandbox, told.clone(), life, alive);
-                    owned.presence.send_replace(Presence::Ready(sandbox));
+            let input = match start(&owned).await {
+                Ok(Started { sandbox, environment }) => {
+                    watch(&owned, &sandbox, told.clone(), life, alive.clone());
+                    // Before anybody reaches the sandbox, so that whoever waits for its services waits for these.
+                    owned.services.announce(&environment);
+                    owned.presence.send_replace(Presence::Ready(sandbox.clone()));
+                    crate::services::begin(&owned, sandbox, environment, alive);
                     Input::SandboxReady
                 }
                 // The engine ends, and with it everybody who could be told.

@@ -72,7 +72,7 @@ pub enum EventKind {
         /// Who took it back.
         by: Author,
     },
-    /// A phase of getting ready began or ended: `queue`, `workspace`, `sandbox`, `agent`.
+    /// A phase of getting ready began or ended: `queue`, `workspace`, `sandbox`, `services`, `agent`.
     Phase {
         /// The phase.
         name: String,
@@ -92,6 +92,22 @@ pub enum EventKind {
         position: u32,
         /// How many wait.
         of: u32,
+    },
+    /// A service of the environment began, became ready, ended or failed.
+    Service {
+        /// Its name, such as `postgres`.
+        name: String,
+        /// How it stands.
+        status: ServiceStatus,
+        /// How long it took until it was ready.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        elapsed_ms: Option<u64>,
+        /// What there is to say: why it ended or failed, and whether it is started again.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        detail: Option<String>,
+        /// The last lines that it wrote before it ended or failed, at most 4 KiB of them.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        log: Option<String>,
     },
     /// The session was given a name for lists.
     Titled {
@@ -325,6 +341,27 @@ pub enum PhaseStatus {
     Ended,
     /// It failed.
     Failed,
+}
+
+/// How a service stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceStatus {
+    /// It was started, and is not ready yet.
+    Starting,
+    /// It is ready.
+    Ready,
+    /// It has ended, and is started again.
+    Ended,
+    /// It has failed, and is not started again in this life of the sandbox.
+    Failed,
+}
+
+impl ServiceStatus {
+    /// Whether nothing is to be waited for: it is ready, or it will not be.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Ready | Self::Failed)
+    }
 }
 
 /// How a turn ended, for whoever asked.

@@ -12,7 +12,7 @@ use crate::event::{CheckRun, EventKind, ModelCall, PhaseStatus};
 use crate::git::display_name;
 use crate::id::SessionId;
 use crate::places;
-use crate::requests::{Change, QueuedPrompt, Summary, Usage};
+use crate::requests::{Change, QueuedPrompt, ServiceState, Summary, Usage};
 use crate::state::State;
 
 /// Bytes of a title and of a waiting prompt's words as lists show them.
@@ -97,6 +97,7 @@ impl SessionState {
             usage: Usage::default(),
             waiting_for: Vec::new(),
             place: None,
+            services: Vec::new(),
         };
         Self {
             summary,
@@ -184,6 +185,9 @@ impl SessionState {
                     return false;
                 }
             }
+            EventKind::Service { name, status, detail, .. } => {
+                self.service(ServiceState { name: name.clone(), status: *status, detail: detail.clone() });
+            }
             EventKind::ModelCall(call) => count(&mut self.summary.usage, call),
             EventKind::CheckEnded(run) => {
                 if run.round == 0 {
@@ -240,9 +244,19 @@ impl SessionState {
             State::Idle => (self.idle_since_ms, self.wanted) = (at_ms, false),
             State::Running => self.wanted = false,
             // Whoever waited for the sandbox waits for this start.
-            State::Starting => self.wanted = false,
+            State::Starting => {
+                self.wanted = false;
+                self.summary.services.clear();
+            }
             State::Archived => self.archiving = None,
             _ => {}
+        }
+    }
+
+    fn service(&mut self, now: ServiceState) {
+        match self.summary.services.iter_mut().find(|before| before.name == now.name) {
+            Some(before) => *before = now,
+            None => self.summary.services.push(now),
         }
     }
 

@@ -28,6 +28,7 @@ mod log;
 mod owned;
 mod places;
 mod requests;
+mod services;
 mod start;
 pub mod state;
 pub mod store;
@@ -47,7 +48,7 @@ pub use event::{Event, EventKind};
 pub use id::SessionId;
 pub use requests::{
     Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewPrompt, NewSession, Page, Queued,
-    QueuedPrompt, Record, Summary, Usage,
+    QueuedPrompt, Record, ServiceState, Summary, Usage,
 };
 pub use state::State;
 pub use waiting::WaitingSandbox;

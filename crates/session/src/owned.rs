@@ -22,6 +22,7 @@ use crate::git::Mirrors;
 use crate::id::SessionId;
 use crate::log::{Beside, SessionLog};
 use crate::places::Places;
+use crate::services::Services;
 use crate::store::{Store, StoreError};
 use crate::waiting::{Presence, WaitingSandbox};
 use crate::workspace::SandboxWorkspace;
@@ -79,6 +80,8 @@ pub(crate) struct Owned {
     pub(crate) agent_sandbox: WaitingSandbox,
     /// What the tools of the built-in agent work on.
     pub(crate) workspace: Arc<SandboxWorkspace>,
+    /// What runs in the sandbox beside the agent.
+    pub(crate) services: Arc<Services>,
     /// Turns that wait for an answer to a permission request or a question.
     pub(crate) requests: Mutex<HashMap<String, oneshot::Sender<Option<String>>>>,
     /// Commands and terminals of people in the sandbox.
@@ -93,7 +96,9 @@ impl Owned {
         let presence = watch::Sender::new(Presence::Absent("it was not started".to_owned()));
         let agent_sandbox = WaitingSandbox::new(presence.subscribe());
         let tools_sandbox = WaitingSandbox::new(presence.subscribe());
-        let workspace = Arc::new(SandboxWorkspace::new(tools_sandbox, house.tracker.clone()));
+        let services = Arc::new(Services::new());
+        let tracker = house.tracker.clone();
+        let workspace = Arc::new(SandboxWorkspace::new(tools_sandbox, Arc::clone(&services), tracker));
         Self {
             house,
             id,
@@ -102,6 +107,7 @@ impl Owned {
             presence,
             agent_sandbox,
             workspace,
+            services,
             requests: Mutex::default(),
             uses: Arc::default(),
             agent: tokio::sync::Mutex::new(None),

@@ -119,6 +119,21 @@ pub struct Summary {
     /// Where its sandbox stands among those that wait for a place to run, while it does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub place: Option<crate::admission::Place>,
+    /// Services of the sandbox, as they stand or stood when it was put away.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub services: Vec<ServiceState>,
+}
+
+/// A service of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub status: crate::event::ServiceStatus,
+    /// Why it ended or failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
 }
 
 /// A prompt that waits.

@@ -44,15 +44,21 @@ impl From<String> for NoStart {
     }
 }
 
+/// A sandbox that has just started, and what its repository wants of it.
+pub(crate) struct Started {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) environment: Environment,
+}
+
 /// Gives the sandbox that runs, one that is started again from its kept files, or a new one.
 ///
 /// # Errors
 /// There is none, and why.
-pub(crate) async fn start(owned: &Owned) -> Result<Sandbox, NoStart> {
+pub(crate) async fn start(owned: &Owned) -> Result<Started, NoStart> {
     let attached = attach(owned).await?;
-    if let Some(sandbox) = attached {
+    if let Some(started) = attached {
         owned.house.places.occupy(owned.id.clone(), owned.house.largest_need());
-        return Ok(sandbox);
+        return Ok(started);
     }
     let circuit =
         owned.log.read(|state| (state.repository.clone(), state.summary.base.clone().unwrap_or_default())).await;
@@ -80,7 +86,7 @@ fn refused(looked: Result<(), breaker::Refusal>) -> Result<(), String> {
 }
 
 /// Makes the sandbox from the repository, in the place that it has got.
-async fn make(owned: &Owned, waited: EventKind) -> Result<Sandbox, String> {
+async fn make(owned: &Owned, waited: EventKind) -> Result<Started, String> {
     let (mirror, base, checkout) = owned.phase_after(vec![waited], "workspace", prepare(owned)).await?;
     let described = describe(&mirror, &base.commit).await.map_err(|error| format!("failed to {error}"))?;
     let environment = described.environment;
@@ -90,11 +96,12 @@ async fn make(owned: &Owned, waited: EventKind) -> Result<Sandbox, String> {
     let notices = notices.into_iter().map(|text| EventKind::Notice { text }).collect();
     owned.record(notices).await.map_err(|error| format!("failed to {error}"))?;
     allow(owned, &environment).await?;
-    owned.phase("sandbox", create(owned, checkout, &environment)).await
+    let sandbox = owned.phase("sandbox", create(owned, checkout, &environment)).await?;
+    Ok(Started { sandbox, environment })
 }
 
 /// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.
-async fn attach(owned: &Owned) -> Result<Option<Sandbox>, String> {
+async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
     let id = owned.sandbox_id()?;
     let provider = &owned.house.deps.provider;
     let attach = provider.attach(&id, owned.epoch, token(owned));
@@ -110,14 +117,14 @@ async fn attach(owned: &Owned) -> Result<Option<Sandbox>, String> {
         Err(_) => None,
     };
     let Some(sandbox) = sandbox else { return Ok(None) };
-    owned
+    let environment = owned
         .phase("sandbox", async {
-            allow_again(owned).await?;
+            let environment = allow_again(owned).await?;
             sandbox.kill_all().await.map_err(|error| format!("failed to {error}"))?;
-            Ok(((), Some("taken over".to_owned())))
+            Ok((environment, Some("taken over".to_owned())))
         })
         .await?;
-    Ok(Some(sandbox))
+    Ok(Some(Started { sandbox, environment }))
 }
 
 /// Opens the gateway as far as the operator lets the session's forge and its repository's wishes through.
@@ -131,7 +138,7 @@ async fn allow(owned: &Owned, environment: &Environment) -> Result<(), String> {
 }
 
 /// Opens the gateway of a sandbox that was taken over as it was before.
-async fn allow_again(owned: &Owned) -> Result<(), String> {
+async fn allow_again(owned: &Owned) -> Result<Environment, String> {
     let state = |state: &SessionState| (state.repository.clone(), state.summary.base_commit.clone());
     let (repository, commit) = owned.log.read(state).await;
     let mut environment = Environment::default();
@@ -139,7 +146,8 @@ async fn allow_again(owned: &Owned) -> Result<(), String> {
         let described = describe(&owned.house.mirrors.known(&repository), &commit).await;
         environment = described.map_err(|error| format!("failed to {error}"))?.environment;
     }
-    allow(owned, &environment).await
+    allow(owned, &environment).await?;
+    Ok(environment)
 }
 
 async fn prepare(owned: &Owned) -> Result<((Mirror, Base, PathBuf), Option<String>), String> {

@@ -9,6 +9,7 @@ use hob_agent::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Wor
 use hob_sandbox::{Command, FileKind, Process, ProcessEvent, ProcessId, Sandbox, SandboxError};
 use tokio_util::task::TaskTracker;
 
+use crate::services::Services;
 use crate::waiting::WaitingSandbox;
 
 /// The checkout's folder inside every sandbox.
@@ -19,12 +20,13 @@ pub(crate) struct SandboxWorkspace {
     sandbox: WaitingSandbox,
     /// Commands that tools started and that nobody has killed yet.
     running: Arc<Mutex<HashMap<ProcessId, Sandbox>>>,
+    services: Arc<Services>,
     tracker: TaskTracker,
 }
 
 impl SandboxWorkspace {
-    pub(crate) fn new(sandbox: WaitingSandbox, tracker: TaskTracker) -> Self {
-        Self { sandbox, running: Arc::default(), tracker }
+    pub(crate) fn new(sandbox: WaitingSandbox, services: Arc<Services>, tracker: TaskTracker) -> Self {
+        Self { sandbox, running: Arc::default(), services, tracker }
     }
 
     /// Forgets what tools of earlier turns did.
@@ -94,6 +96,10 @@ impl Workspace for SandboxWorkspace {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sandbox.clone());
         let (running, tracker) = (Arc::clone(&self.running), self.tracker.clone());
         Ok(Box::new(Shell { process, sandbox, running, tracker, killed: false }))
+    }
+
+    fn news(&self) -> Option<String> {
+        self.services.news()
     }
 }
 

@@ -125,6 +125,9 @@ pub struct SessionView {
     /// Where its sandbox stands among those that wait for a place to run, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<PlaceView>,
+    /// Services of its sandbox, as they stand or stood when it was put away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceView>,
 }
 
 /// A place in the queue of sandboxes.
@@ -134,6 +137,18 @@ pub struct PlaceView {
     pub position: u32,
     /// How many wait.
     pub of: u32,
+}
+
+/// A service of a sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `ready`, `ended` (it is started again) or `failed`.
+    pub status: String,
+    /// Why it ended or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// A prompt that waits.
@@ -261,6 +276,11 @@ impl From<engine::Summary> for SessionView {
             },
             waiting_for: session.waiting_for,
             place: session.place.map(|place| PlaceView { position: place.position, of: place.of }),
+            services: session
+                .services
+                .into_iter()
+                .map(|service| ServiceView { name: service.name, status: word(service.status), detail: service.detail })
+                .collect(),
         }
     }
 }

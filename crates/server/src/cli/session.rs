@@ -147,6 +147,10 @@ async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failur
     let usage = &session.usage;
     let tokens = format!("{} tokens in, {} out", thousands(usage.input_tokens), thousands(usage.output_tokens));
     rows.push(row("models", &format!("{}, {tokens}", counted(usage.calls, "call"))));
+    rows.extend(session.services.iter().map(|service| {
+        let detail = service.detail.as_deref().map(|detail| format!(": {}", first_line(detail))).unwrap_or_default();
+        row("service", &format!("{} {}{detail}", clean(&service.name), service.status))
+    }));
     rows.extend(session.queue.iter().map(|queued| row("waits", &first_line(&queued.text))));
     rows.extend(session.waiting_for.iter().map(|request| row("asks", request)));
     print(&table(&rows))

@@ -4,6 +4,7 @@
 //! harmless first ([`style::clean`]): a terminal obeys escape sequences, and an agent is not to give it orders.
 
 mod checks;
+mod services;
 pub mod style;
 mod tools;
 
@@ -122,6 +123,10 @@ impl Renderer {
                 let waits = waiting_for_place(*position, *of);
                 self.phase = Some(format!("{waits} …"));
                 style.dim(&format!("· {waits}")) + "\n"
+            }
+            EventKind::Service { name, status, elapsed_ms, detail, log } => {
+                let text = services::line(style, name, *status, *elapsed_ms, detail.as_deref());
+                text + &log.as_deref().map(|log| services::last_lines(style, log)).unwrap_or_default()
             }
             EventKind::PromptQueued { author, text, .. } => {
                 format!("{} {}\n", style.bold(&format!("{}:", clean(&author.name))), clean(text))

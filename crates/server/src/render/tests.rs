@@ -2,7 +2,7 @@
 
 use hob_agent::{Author, PlanEntry, PlanStatus, StopReason, ToolCall, ToolContent, ToolKind, ToolStatus};
 use hob_session::checks::{Diagnostic, Severity};
-use hob_session::event::CheckRun;
+use hob_session::event::{CheckRun, ServiceStatus};
 use insta::assert_snapshot;
 
 use super::*;
@@ -56,6 +56,30 @@ fn red_check() -> CheckRun {
         }],
         red_on_base: false,
     }
+}
+
+#[test]
+fn services_are_told_as_they_fare() {
+    let service = |status, elapsed_ms, detail: Option<&str>, log: Option<&str>| EventKind::Service {
+        name: "db".into(),
+        status,
+        elapsed_ms,
+        detail: detail.map(str::to_owned),
+        log: log.map(str::to_owned),
+    };
+    let kinds = vec![
+        service(ServiceStatus::Starting, None, None, None),
+        service(ServiceStatus::Ready, Some(120), None, None),
+        service(ServiceStatus::Ended, None, Some("it ended with exit code 1; it is started again in 250 ms"), None),
+        service(ServiceStatus::Failed, None, Some("it ended with exit code 1"), Some("no room\n\x1b[2Jbye")),
+    ];
+    assert_snapshot!(render(Style::Plain, kinds), @r"
+    · service db is ready 120 ms
+    ! service db: it ended with exit code 1; it is started again in 250 ms
+    ✗ service db has failed: it ended with exit code 1
+        no room
+        [2Jbye
+    ");
 }
 
 fn a_whole_turn() -> Vec<EventKind> {

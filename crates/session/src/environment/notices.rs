@@ -27,15 +27,6 @@ pub fn not_yet(environment: &Environment, allowed: Limits) -> Vec<String> {
             told.push(format!("The environment {does} {}. This is not done: images are not built yet.", named(list)));
         }
     }
-    let services: Vec<String> = environment.services.iter().map(|service| service.name.clone()).collect();
-    for (what, list) in [("services", &services), ("commands", &environment.start)] {
-        if !list.is_empty() {
-            told.push(format!(
-                "The environment starts the {what} {} with the sandbox. This is not done yet.",
-                named(list)
-            ));
-        }
-    }
     if let Some(user) = environment.user.as_ref().filter(|user| *user != "root") {
         told.push(format!("The environment wants the user {user}. Commands run as root of the sandbox for now."));
     }
@@ -115,7 +106,7 @@ mod tests {
 
     #[test]
     fn where_all_is_done_nothing_is_told() {
-        let text = "base = 'host'\ncpu = 1\nuser = 'root'\n[env]\nA = 'b'";
+        let text = "base = 'host'\ncpu = 1\nuser = 'root'\n[[services]]\nname = 'a'\ncommand = 'b'\n[env]\nA = 'b'";
         assert_eq!(not_yet(&parse(text).unwrap(), Limits::default()), Vec::<String>::new());
     }
 }

@@ -151,6 +151,7 @@ impl Work {
                 return Ok(self.done(&end, TurnOutcome::Done, ""));
             }
             let round = u32::try_from(rounds.len() + 1).unwrap_or(u32::MAX);
+            self.stoppable(self.owned.services.settled()).await?;
             let runs = self.stoppable(proof.check(round)).await??;
             rounds.push(Round { tree, runs });
             match rounds::decide(proof.base_runs(), &rounds, proof.max_rounds()) {
@@ -159,6 +160,7 @@ impl Work {
                     break Verdict { outcome: TurnOutcome::ChecksFailed, gave_up: Some(why.to_string()) };
                 }
                 Decision::SendBack(text) => {
+                    let text = self.with_news(text);
                     let round = round + 1;
                     let turn_id = self.turn.turn_id.clone();
                     let event = EventKind::RoundStarted { turn_id, round, text: text.clone() };
@@ -197,6 +199,7 @@ impl Work {
                 (summary.agent.clone(), summary.model.clone(), summary.author.clone(), state.agent_session.clone())
             })
             .await;
+        self.owned.services.forget_told();
         let start = AgentStart {
             session: self.owned.id.clone(),
             agent: agent.clone(),
@@ -264,8 +267,16 @@ impl Work {
             let bytes = bytes.map_err(|error| format!("failed to read the attachment {}: {error}", artifact.name))?;
             images.push(Image { media_type: artifact.media_type.clone(), bytes });
         }
-        let (text, author, model) = (queued.text.clone(), queued.author.clone(), queued.model.clone());
+        let (text, author, model) = (self.with_news(queued.text.clone()), queued.author.clone(), queued.model.clone());
         Ok(Prompt { text, images, author, model })
+    }
+
+    /// A prompt with what the agent was not told yet of the services.
+    fn with_news(&self, text: String) -> String {
+        match self.owned.services.news() {
+            Some(news) => format!("{text}\n\n{news}"),
+            None => text,
+        }
     }
 
     /// Prompts the agent, and ends the wait when it gives no sign of life.

@@ -229,6 +229,7 @@ fn line(event: &Event) -> String {
         EventKind::Phase { name, status, detail, .. } => {
             format!("phase {name} {status:?} {}", detail.as_deref().unwrap_or(""))
         }
+        EventKind::Service { name, status, detail, log, .. } => format!("service {name} {status:?} {detail:?} {log:?}"),
         EventKind::Message { text, .. } => format!("message {text:?}"),
         EventKind::ToolCall(call) => format!("tool {} {:?} {:?}", call.title, call.status, call.content),
         EventKind::CheckEnded(run) => format!("check {} round {} exit {}", run.name, run.round, run.exit_code),

@@ -13,4 +13,5 @@ mod environment;
 mod house;
 mod kill;
 mod life;
+mod services;
 mod turns;

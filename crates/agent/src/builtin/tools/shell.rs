@@ -92,7 +92,10 @@ impl Tool for Shell {
         };
         let mut output = HeadTail::new(OUTPUT_BYTES_MAX);
         let ended = watch(process.as_mut(), &mut output, cx).await;
-        let text = output.text();
+        let text = match cx.workspace.news() {
+            Some(news) => format!("{news}\n\n{}", output.text()),
+            None => output.text(),
+        };
         match ended {
             Ended::Exited { code: 0, .. } => Ok(ToolOutput::text(with_state(&text, "exit 0"))),
             Ended::Exited { timed_out: true, .. } => {
