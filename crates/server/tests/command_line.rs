@@ -207,3 +207,48 @@ async fn agents_are_listed_without_a_server() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("there are claude, codex, gemini, goose, opencode"));
 }
+
+#[tokio::test]
+async fn an_environment_is_drafted_once_and_checked_before_it_is_committed() {
+    let server = TestServer::start().await;
+    let compose = "services:\n  cache:\n    image: redis:7\n";
+    let repository = server.repository_of(&[("Makefile", "test:\n\ttrue\n"), ("compose.yaml", compose)]);
+    let printed = server.hob_in(&repository, &["env", "init", "--print"]).await;
+    assert!(stdout(&printed).contains("name = \"redis\""), "{}", stdout(&printed));
+    assert!(!repository.join(".hob").exists());
+
+    let written = server.hob_in(&repository, &["env", "init"]).await;
+    assert_eq!((written.status.code(), stdout(&written)), (Some(0), ""));
+    let again = server.hob_in(&repository, &["env", "init"]).await;
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("it is there already; --force replaces it"), "{}", stderr(&again));
+    assert_eq!(server.hob_in(&repository, &["env", "init", "--force"]).await.status.code(), Some(0));
+
+    let path = repository.display().to_string();
+    let checked = server.hob(&["env", "check", "--repo", &path]).await;
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    for expect in [
+        "read from  .hob/environment.toml",
+        "services   redis: exec redis-server --save '' --appendonly no (port 6379, within 60 s)",
+        "checks     test: make test",
+        "! The environment installs the Debian packages `redis-server`.",
+    ] {
+        assert!(stdout(&checked).contains(expect), "{expect:?} in\n{}", stdout(&checked));
+    }
+    let json: Value =
+        serde_json::from_str(stdout(&server.hob_in(&repository, &["env", "check", "--json"]).await)).unwrap();
+    assert_eq!((&json["base"], &json["services"][0]["port"]), (&"host".into(), &6379.into()));
+}
+
+#[tokio::test]
+async fn an_environment_that_cannot_be_read_says_where() {
+    let server = TestServer::start().await;
+    let repository = server.repository_of(&[(".hob/environment.toml", "[[services]]\nname = \"db\"\nprot = 1\n")]);
+    let checked = server.hob_in(&repository, &["env", "check"]).await;
+    assert_eq!(checked.status.code(), Some(1));
+    let expect = "✗ failed to read .hob/environment.toml: line 3, column 1: unknown key `services[0].prot`; did you mean \
+                  `port`?";
+    assert!(stdout(&checked).contains(expect), "{}", stdout(&checked));
+    let outside = server.hob(&["env", "check", "--repo", "/"]).await;
+    assert_eq!((outside.status.code(), stderr(&outside)), (Some(2), "hob: failed to find a git checkout at /\n"));
+}

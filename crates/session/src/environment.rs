@@ -15,6 +15,7 @@ use crate::checks::Check;
 
 mod described;
 pub mod devcontainer;
+mod draft;
 mod error;
 mod fingerprint;
 mod keys;
@@ -25,6 +26,7 @@ mod services;
 mod values;
 
 pub use described::{Described, describe};
+pub use draft::draft;
 pub use error::{EnvironmentError, Place};
 pub use fingerprint::{Fingerprints, fingerprint, fingerprints};
 pub use keys::{EXAMPLE, KEYS, Key, reference};

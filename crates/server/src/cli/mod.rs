@@ -7,6 +7,7 @@ mod agent;
 mod client;
 mod context;
 mod doctor;
+mod env;
 mod follow;
 mod private;
 mod pull;
@@ -74,6 +75,9 @@ enum Command {
     /// List repositories
     #[command(subcommand)]
     Repo(repo::Repo),
+    /// Draft and check what a repository's sandboxes are made of
+    #[command(subcommand)]
+    Env(env::Env),
     /// Say what this machine can and cannot do, and how to mend it
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell
@@ -147,6 +151,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Pull(pull) => pull.run(&context).await,
         Command::Agent(agent) => agent.run(&context).await,
         Command::Repo(repo) => repo.run(&context).await,
+        Command::Env(env) => env.run(&context),
         Command::Doctor(doctor) => doctor.run(&context).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hob", &mut std::io::stdout());

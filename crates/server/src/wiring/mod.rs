@@ -114,13 +114,18 @@ pub fn engine_config(config: &Config, data_dir: &Path) -> EngineConfig {
     engine.capacity = sandboxes::capacity(&config.capacity, &sandboxes::Machine::this());
     engine.timeouts.place = config.capacity.wait.0;
     engine.timeouts.sandbox_start = config.sandbox.start_deadline.0;
-    engine.limits.sandbox = hob_sandbox::Limits {
+    engine.limits.sandbox = sandbox_limits(config);
+    engine
+}
+
+/// What a sandbox may use at most.
+pub fn sandbox_limits(config: &Config) -> hob_sandbox::Limits {
+    hob_sandbox::Limits {
         cpu_millicores: millicores(config.sandbox.cpus),
         memory_bytes: config.sandbox.memory.0,
         processes: config.sandbox.processes,
         disk_bytes: config.sandbox.disk.0,
-    };
-    engine
+    }
 }
 
 /// Thousandths of a core, at least one hundredth of a core: nothing would ever end with less.

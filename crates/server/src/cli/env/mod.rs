@@ -1,0 +1,123 @@
+//! `hob env`: what a repository's sandboxes are made of.
+//!
+//! It reads the checkout as it lies there, so that a file can be tried before it is committed. Sessions read the commit
+//! that they start from.
+
+mod shown;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use hob_session::environment::{self, PATH};
+
+use super::context::{print, print_json, remark};
+use super::{Context, Failure};
+use crate::git;
+use crate::wiring;
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Env {
+    /// Draft .hob/environment.toml from what the repository's own files prove
+    Init(Init),
+    /// Say whether the repository's environment can be read, and what it means
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The checkout; the one around the current folder when absent
+    #[arg(long, value_name = "PATH")]
+    repo: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+    /// Print the draft, and write nothing
+    #[arg(long, conflicts_with = "force")]
+    print: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The checkout; the one around the current folder when absent
+    #[arg(long, value_name = "PATH")]
+    repo: Option<PathBuf>,
+}
+
+impl Env {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Init(init) => init.run(),
+            Self::Check(check) => check.run(context),
+        }
+    }
+}
+
+impl Init {
+    fn run(self) -> Result<(), Failure> {
+        let checkout = Checkout::find(self.repo.as_deref())?;
+        let draft = environment::draft(&checkout.files, |path| checkout.read(path));
+        if self.print {
+            return print(&draft);
+        }
+        let file = checkout.top.join(PATH);
+        if file.exists() && !self.force {
+            return Err(Failure::set_up(format!("write {}: it is there already; --force replaces it", file.display())));
+        }
+        let failed = |error: std::io::Error| Failure::set_up(format!("write {}: {error}", file.display()));
+        std::fs::create_dir_all(file.parent().unwrap_or(&checkout.top)).map_err(failed)?;
+        std::fs::write(&file, draft).map_err(failed)?;
+        remark(&format!("wrote {}; `hob env check` says what it means", file.display()));
+        Ok(())
+    }
+}
+
+impl Check {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let checkout = Checkout::find(self.repo.as_deref())?;
+        let described = environment::describe(&checkout.files, |path| checkout.read(path));
+        let notices = environment::not_yet(&described.environment, wiring::sandbox_limits(&context.config()?));
+        if context.json() {
+            print_json(&shown::json(&described, &notices))?;
+        } else {
+            print(&shown::text(context.style(), &described, &notices))?;
+        }
+        if described.problems.is_empty() { Ok(()) } else { Err(Failure::Exit(1)) }
+    }
+}
+
+/// A checkout on this machine, as it lies there.
+struct Checkout {
+    top: PathBuf,
+    /// Its files, those that git ignores left out.
+    files: Vec<String>,
+}
+
+impl Checkout {
+    fn find(folder: Option<&Path>) -> Result<Self, Failure> {
+        let folder = folder.unwrap_or(Path::new("."));
+        let none = || Failure::set_up(format!("find a git checkout at {}", folder.display()));
+        let top = PathBuf::from(git::top_level(folder).ok_or_else(none)?);
+        let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let failed =
+            |reason: &dyn std::fmt::Display| Failure::set_up(format!("list the files of {}: {reason}", top.display()));
+        let listing = git::run(Some(&top), &arguments).map_err(|error| failed(&error))?;
+        if !listing.status.success() {
+            return Err(failed(&String::from_utf8_lossy(&listing.stderr).trim()));
+        }
+        let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+        let files = listing.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
+        Ok(Self { top, files })
+    }
+
+    /// A plain file's text; a link is not followed, as in a session.
+    fn read(&self, path: &str) -> Option<String> {
+        let file = self.top.join(path);
+        let is_small = |data: &std::fs::Metadata| data.is_file() && data.len() <= FILE_BYTES_MAX;
+        std::fs::symlink_metadata(&file).ok().filter(is_small)?;
+        let bytes = std::fs::read(&file).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
