@@ -3,6 +3,7 @@
 //! Detection is pure: it reads two files of `/proc` as text and names, for each controller, the hierarchy that holds it.
 //! Whether the machine lets us use it is only known by trying; [`Cgroups::probe`] tries.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use hob_guest::launch::Cgroup;
 
 use crate::command::Stats;
 use crate::provider::Limit;
-use crate::spec::Limits;
+use crate::spec::{Limits, SandboxId};
 
 /// Length of a scheduling period, in microseconds.
 const PERIOD_US: u64 = 100_000;
@@ -178,6 +179,36 @@ impl Cgroups {
             }
         }
         groups
+    }
+}
+
+impl Cgroups {
+    /// The groups that were made for sandboxes and are still there, by the sandbox.
+    pub(crate) fn left(&self) -> BTreeMap<SandboxId, Vec<PathBuf>> {
+        let mut left: BTreeMap<SandboxId, Vec<PathBuf>> = BTreeMap::new();
+        for (name, folder) in self.named(&format!("{}-", self.prefix)) {
+            if let Ok(id) = SandboxId::new(name) {
+                left.entry(id).or_default().push(folder);
+            }
+        }
+        left
+    }
+
+    /// The groups with which servers tried out this machine, and each server's process.
+    pub(crate) fn probes(&self) -> Vec<(u32, PathBuf)> {
+        let named = self.named(&format!("{}.probe.", self.prefix)).into_iter();
+        named.filter_map(|(pid, folder)| Some((pid.parse().ok()?, folder))).collect()
+    }
+
+    /// The groups whose name begins so, with the rest of it.
+    fn named(&self, prefix: &str) -> Vec<(String, PathBuf)> {
+        let parents: BTreeSet<&Path> = self.held.iter().map(|(_, _, parent)| parent.as_path()).collect();
+        let entries = parents.into_iter().flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten());
+        let named = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.strip_prefix(prefix)?.to_owned(), entry.path()))
+        });
+        named.collect()
     }
 }
 

@@ -38,6 +38,15 @@ pub trait Provider: Send + Sync {
     /// The machine could not be asked.
     async fn list(&self) -> Result<Vec<Listed>, SandboxError>;
 
+    /// Removes what a crash left of sandboxes that do not run: processes and limits, but not their files. A provider
+    /// whose platform does that has nothing to do.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    async fn sweep(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
     /// Ends every process of the sandbox and keeps its files. One that does not run, or is unknown, is left as it is.
     ///
     /// # Errors

@@ -253,6 +253,24 @@ async fn what_a_killed_helper_leaves_is_removed_with_its_sandbox() {
     bench.close().await;
 }
 
+#[tokio::test]
+async fn a_sweep_removes_the_limits_of_what_a_killed_helper_ran_and_touches_nothing_that_runs() {
+    let bench = Bench::new().await;
+    let (dead, alive) = (format!("dead-{}", std::process::id()), format!("alive-{}", std::process::id()));
+    let sandbox = bench.sandbox(&dead).await;
+    assert_eq!(run(&sandbox, "echo kept > /root/file").await.code, 0);
+    bench.kill_helper();
+    tokio::time::timeout(LIMIT, sandbox.closed()).await.unwrap();
+    let running = bench.sandbox(&alive).await;
+    bench.local.sweep().await.unwrap();
+    assert_none(&cgroups_named(&format!("-{dead}")));
+    assert_eq!(ok(&running, "echo well").await, "well");
+    assert!(running.stats().await.unwrap().memory_bytes.is_some(), "its limits hold");
+    let again = bench.sandbox(&dead).await;
+    assert_eq!(ok(&again, "cat /root/file").await, "kept");
+    bench.close().await;
+}
+
 /// The server's part of the test below: this program, started again.
 #[tokio::test]
 async fn as_the_server_of_another_test() {

@@ -13,6 +13,7 @@
 
 mod plan;
 mod record;
+mod sweep;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -384,6 +385,10 @@ impl Provider for Local {
         let running: BTreeSet<_> = running.into_iter().collect();
         let ids = record::list(&self.inner.folder)?;
         Ok(ids.into_iter().map(|id| Listed { running: running.contains(id.as_str()), id }).collect())
+    }
+
+    async fn sweep(&self) -> Result<(), SandboxError> {
+        self.inner.sweep().await
     }
 
     async fn suspend(&self, id: &SandboxId) -> Result<(), SandboxError> {
