@@ -1,6 +1,7 @@
 //! The engine: the doors' one way to sessions. It holds the catalogue and hands each request to the session's driver.
 
 mod reach;
+mod sweep;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -57,6 +58,8 @@ struct Inner {
     drivers: Mutex<HashMap<SessionId, Arc<OnceCell<Handle>>>>,
     /// Sandboxes that an earlier engine left running and that no driver has taken over yet.
     left_running: Mutex<HashSet<String>>,
+    /// Sandboxes that were there when this engine opened.
+    strangers: Mutex<HashSet<String>>,
 }
 
 /// A session's driver, as the engine reaches it.
@@ -128,9 +131,11 @@ impl Engine {
             config,
             deps,
         });
-        let engine =
-            Self { inner: Arc::new(Inner { house, drivers: Mutex::default(), left_running: Mutex::default() }) };
+        let inner =
+            Inner { house, drivers: Mutex::default(), left_running: Mutex::default(), strangers: Mutex::default() };
+        let engine = Self { inner: Arc::new(inner) };
         engine.take_over().await?;
+        engine.keep_swept();
         Ok(engine)
     }
 

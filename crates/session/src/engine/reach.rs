@@ -30,6 +30,8 @@ impl Engine {
     pub(super) async fn take_over(&self) -> Result<(), EngineError> {
         let house = &self.inner.house;
         let listed = house.deps.provider.list().await.map_err(|error| EngineError::Sandbox(error.to_string()))?;
+        *self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner) =
+            listed.iter().map(|found| found.id.to_string()).collect();
         let running: HashSet<String> =
             listed.into_iter().filter(|found| found.running).map(|found| found.id.to_string()).collect();
         let mut sessions: Vec<SessionId> = house.store.pending().await?;

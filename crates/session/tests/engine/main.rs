@@ -13,5 +13,6 @@ mod environment;
 mod house;
 mod kill;
 mod life;
+mod orphans;
 mod services;
 mod turns;
