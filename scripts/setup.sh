@@ -5,6 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Where an administrator's programs are, also for whoever is not one.
+PATH="$PATH:/usr/sbin:/sbin"
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 # program → the Debian package that brings it.
@@ -20,6 +23,7 @@ if [ "${1:-}" = tests ]; then
     package_of[pgrep]=procps
     package_of[docker-registry]=docker-registry
     package_of[redis-server]=redis-server
+    package_of[debootstrap]=debootstrap
 fi
 
 for given in cargo node npm; do

@@ -11,6 +11,9 @@ mod made;
 mod registry;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use common::{Bench, ok};
@@ -96,6 +99,23 @@ async fn owners_modes_times_and_second_names_are_as_in_the_image() {
 }
 
 #[tokio::test]
+async fn a_folder_that_a_layer_says_nothing_of_looks_as_in_the_layers_below() {
+    let (house, bench) = (House::new(), Bench::new().await);
+    let below = Layer::new().folder("tmp", 0o1777).owner(33, 33).folder("home", 0o711).folder("home/me", 0o700);
+    let between = Layer::new().file("tmp/a", 0o644, "").file("home/me/b", 0o644, "").file("gone/deep/c", 0o644, "");
+    let fresh = Layer::new().folder("fresh", 0o700).folder("gone/deep", 0o700);
+    let above =
+        Layer::new().file("home/me/d", 0o644, "").without("fresh").file("fresh/e", 0o644, "").file("new/f", 0o644, "");
+    let sandbox = inside(&house, &bench, vec![below, fresh, between, above]).await;
+    let looks = ok(&sandbox, "stat -c '%n %a %u %Y' /tmp /home /home/me /fresh /new /gone/deep").await;
+    let expect = "/tmp 1777 0 1700000000\n/home 711 33 1700000000\n/home/me 700 33 1700000000\n\
+        /fresh 755 0 0\n/new 755 0 0\n/gone/deep 700 0 1700000000";
+    assert_eq!(looks, expect);
+    assert_eq!(ok(&sandbox, "ls -A /tmp /home/me").await, "/home/me:\nb\nd\n\n/tmp:\na");
+    bench.close().await;
+}
+
+#[tokio::test]
 async fn odd_and_long_names_holes_and_empty_layers_are_right_inside() {
     let (house, bench) = (House::new(), Bench::new().await);
     let long = format!("{}/{}", "d".repeat(200), "f".repeat(255));
@@ -174,6 +194,54 @@ async fn what_a_killed_process_left_half_done_is_removed_and_pulled_again() {
     assert_eq!(entries(rootfs.layers[0].parent().unwrap()), ["layer.json", "root"]);
 }
 
+/// Pulls in a process of its own, which is this program again, and kills it when it has said so many lines.
+fn kill_after(lines: usize, store: &Path, reference: &ImageReference) {
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "a_kill_in_the_midst_of_a_pull_leaves_nothing_half"])
+        .env("HOB_TEST_PULL", format!("{reference} {}", store.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    said.filter(|line| line.starts_with("progress")).take(lines).for_each(drop);
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[expect(clippy::print_stdout, reason = "the test above reads it")]
+async fn pull_and_tell(text: &str) {
+    let (reference, store) = text.split_once(' ').unwrap();
+    let store = ImageStore::open(Path::new(store)).unwrap();
+    let tell = |progress| println!("progress {progress:?}");
+    store.pull(&ImageReference::parse(reference).unwrap(), None, &tell).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kill_in_the_midst_of_a_pull_leaves_nothing_half() {
+    if let Ok(text) = std::env::var("HOB_TEST_PULL") {
+        return pull_and_tell(&text).await;
+    }
+    let house = House::new();
+    let layer = |number: u8| {
+        (0..200).fold(Layer::new(), |layer, file| layer.file(format!("{number}-{file}"), 0o644, vec![number; 9_000]))
+    };
+    let reference = Image::of((0..4).map(layer)).push(&house.registry, "image").await;
+    for lines in [1, 2, 10, 100, 200, 300, 400, 500] {
+        let folder = house.folder.path().join(format!("killed-{lines}"));
+        kill_after(lines, &folder, &reference);
+        let store = ImageStore::open(&folder).unwrap();
+        assert!(entries(&folder.join("new")).is_empty(), "what was half done is gone after {lines} lines");
+        for layer in entries(&folder.join("layers")) {
+            let files = entries(&folder.join("layers").join(&layer).join("root"));
+            assert_eq!(files.len(), 200, "after {lines} lines the layer {layer} is whole");
+        }
+        let rootfs = store.pull(&reference, None, &|_| {}).await.unwrap();
+        assert_eq!(rootfs.layers.len(), 4);
+        assert!(rootfs.layers.iter().all(|layer| entries(layer).len() == 200));
+    }
+}
+
 #[tokio::test]
 async fn a_pull_that_nobody_waits_for_leaves_nothing() {
     let house = House::new();
@@ -244,6 +312,21 @@ async fn a_sandbox_starts_from_many_layers_and_what_it_writes_is_its_own() {
     let sandbox = bench.create(on(&rootfs)).await;
     assert_eq!(ok(&sandbox, "cat /count /1 /127; echo mine > /count; cat /count").await, "127mine");
     assert_eq!(fs::read_to_string(rootfs.layers[0].join("count")).unwrap(), "127", "the image is as it was");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_debian_is_made_of_its_packages_once() {
+    assert!(rustix::process::geteuid().is_root(), "this test makes a system of packages and needs root");
+    let (house, bench) = (House::new(), Bench::new().await);
+    let unknown = house.store.debian("nosuchsuite").await.unwrap_err().to_string();
+    assert!(unknown.starts_with("make a Debian nosuchsuite: "), "{unknown}");
+    assert!(house.store.debian("../../tmp/x").await.unwrap_err().to_string().contains("a suite is a word"));
+    let debian = house.store.debian("bookworm").await.unwrap_or_else(|error| panic!("failed to {error}"));
+    assert_eq!(house.store.debian("bookworm").await.unwrap(), debian);
+    let sandbox = bench.create(on(&debian)).await;
+    assert!(ok(&sandbox, "cat /etc/os-release").await.contains("VERSION_CODENAME=bookworm"));
+    assert_eq!(ok(&sandbox, "dpkg --audit; ls /etc/hostname 2>/dev/null || echo none").await, "none");
     bench.close().await;
 }
 

@@ -74,6 +74,14 @@ pub enum ImageError {
         /// Why.
         source: LayerError,
     },
+    /// A Debian could not be made of its packages.
+    #[error("make a Debian {suite}: {reason}")]
+    Debian {
+        /// The suite.
+        suite: String,
+        /// What happened, and what to do.
+        reason: String,
+    },
     /// It takes more than it may.
     #[error("pull {reference}: it has more than {limit} {what}")]
     TooMuch {

@@ -1,8 +1,8 @@
-//! Manifests, indexes and configurations: what an image is made of, as its registry says it.
+//! Manifests and indexes: what an image is made of, as its registry says it.
 //!
 //! Pure. What is read here was written by whoever pushed the image; digests are checked before it is parsed.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::digest::Digest;
 use super::inflate::Packing;
@@ -149,63 +149,6 @@ fn packing(media_type: &str) -> Option<Packing> {
     }
 }
 
-/// What an image says about the programs in it. Whoever starts them decides what of it to follow.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageConfig {
-    /// Its environment.
-    pub env: Vec<(String, String)>,
-    /// The folder in which its programs start; empty for `/`.
-    pub workdir: String,
-    /// The user, with or without a group, by name or number; empty for root.
-    pub user: String,
-}
-
-#[derive(Deserialize)]
-struct RawConfig {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    config: Option<RawRun>,
-    rootfs: RawRootfs,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawRun {
-    #[serde(default)]
-    env: Option<Vec<String>>,
-    #[serde(default)]
-    working_dir: Option<String>,
-    #[serde(default)]
-    user: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawRootfs {
-    diff_ids: Vec<Digest>,
-}
-
-impl ImageConfig {
-    /// Reads a configuration: what it says of running, and the digests of the unpacked layers, bottom first.
-    pub(super) fn read(bytes: &[u8], machine: &str) -> Result<(Self, Vec<Digest>), String> {
-        let raw: RawConfig =
-            serde_json::from_slice(bytes).map_err(|error| format!("its configuration cannot be read: {error}"))?;
-        if raw.os != "linux" || raw.architecture != machine {
-            let (os, architecture) = (printable(&raw.os), printable(&raw.architecture));
-            return Err(format!("it is for {os}/{architecture}, and this machine is linux/{machine}"));
-        }
-        let run = raw.config.unwrap_or_default();
-        let pair = |line: &String| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let is_usable =
-            |(name, value): &(String, String)| !name.is_empty() && !name.contains('\0') && !value.contains('\0');
-        let env = run.env.unwrap_or_default().iter().filter_map(pair).filter(is_usable).collect();
-        let config = Self { env, workdir: run.working_dir.unwrap_or_default(), user: run.user.unwrap_or_default() };
-        Ok((config, raw.rootfs.diff_ids))
-    }
-}
-
 /// This machine's architecture, in the words of images.
 pub(super) fn machine() -> &'static str {
     match std::env::consts::ARCH {
@@ -219,7 +162,7 @@ pub(super) fn machine() -> &'static str {
 }
 
 /// The start of a text of somebody else, fit for a message.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_default).collect()
 }
 
@@ -289,22 +232,5 @@ mod tests {
             &format!(r#"{{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}}"#, part("x")),
             "an image and an index at once",
         );
-    }
-
-    #[test]
-    fn a_configuration_says_how_to_run_and_for_which_machine_it_is() {
-        let text = |machine: &str, run: &str| {
-            format!(
-                r#"{{"architecture":"{machine}","os":"linux","config":{run},"rootfs":{{"type":"layers","diff_ids":["{DIGEST}"]}}}}"#
-            )
-        };
-        let run = r#"{"Env":["PATH=/bin","EMPTY=","broken","A=b=c"],"WorkingDir":"/srv","User":"www:www"}"#;
-        let (config, ids) = ImageConfig::read(text("amd64", run).as_bytes(), "amd64").unwrap();
-        let pairs = [("PATH", "/bin"), ("EMPTY", ""), ("A", "b=c")];
-        assert_eq!(config.env, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!((config.workdir.as_str(), config.user.as_str(), ids.len()), ("/srv", "www:www", 1));
-        assert!(ImageConfig::read(text("amd64", "null").as_bytes(), "amd64").is_ok());
-        let error = ImageConfig::read(text("s390x", "null").as_bytes(), "amd64").unwrap_err();
-        assert_eq!(error, "it is for linux/s390x, and this machine is linux/amd64");
     }
 }

@@ -153,6 +153,15 @@ pub(super) fn hide_below(folder: &OwnedFd, path: &[u8]) -> Result<(), LayerError
     rustix::fs::fsetxattr(folder, OPAQUE.0, OPAQUE.1, XattrFlags::empty()).map_err(failed("hide what is below", path))
 }
 
+/// Whether a folder has the mark of [`hide_below`].
+pub(super) fn is_opaque(folder: &OwnedFd, path: &[u8]) -> Result<bool, LayerError> {
+    match rustix::fs::fgetxattr(folder, OPAQUE.0, &mut [0_u8; 8]) {
+        Ok(length) => Ok(length > 0),
+        Err(Errno::NODATA) => Ok(false),
+        Err(error) => Err(failed("look at", path)(error)),
+    }
+}
+
 /// Permissions with the set-user-ID, set-group-ID and sticky bits.
 pub(super) fn mode(bits: u64) -> Mode {
     Mode::from_raw_mode(RawMode::try_from(bits & 0o7777).unwrap_or_default())

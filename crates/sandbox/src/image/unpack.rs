@@ -32,6 +32,9 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Bookkeeping of AUFS, an overlay of long ago; it is no part of the file system.
 const RESERVED: &[u8] = b".wh..wh.";
 
+/// The most folders of a layer that are remembered to be unspoken of. Honest layers have a handful.
+const IMPLIED_MAX: usize = 10_000;
+
 /// What is to be known of an unpacked layer beside its files. New fields must have a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
@@ -41,6 +44,9 @@ pub(super) struct Facts {
     pub(super) devices: u64,
     /// Entries whose owner could not be kept, as this is not root.
     pub(super) disowned: u64,
+    /// Folders that no entry speaks of, by their paths.
+    #[serde(default)]
+    pub(super) implied: BTreeSet<String>,
 }
 
 /// Owner, permissions and time of an entry.
@@ -243,6 +249,10 @@ impl Layer<'_> {
         };
         for (path, stamp) in std::mem::take(&mut self.folders).into_iter().rev() {
             let folder = self.tree.find(&path)?.ok_or_else(|| failed("find", &path)(Errno::NOENT))?;
+            if stamp.is_none() && self.facts.implied.len() < IMPLIED_MAX {
+                // A name that is no text is not worth more than the usual look.
+                self.facts.implied.extend(String::from_utf8(path.clone()).ok().filter(|path| !path.is_empty()));
+            }
             self.stamp(&*folder, &path, stamp.as_ref().unwrap_or(&plain))?;
         }
         Ok(())
