@@ -5,12 +5,20 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
 mod common;
+#[path = "images/house.rs"]
+mod house;
+#[path = "images/made.rs"]
+mod made;
+#[path = "images/registry.rs"]
+mod registry;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{Bench, ok, spec};
 use hob_sandbox::{Limit, Local, Provider, Spec};
+use house::{House, on};
+use made::{Layer, tools};
 
 /// A user of this machine with a range of IDs, gone when the test is.
 struct User(String);
@@ -65,7 +73,21 @@ async fn an_ordinary_user_has_sandboxes_too() {
 async fn as_the_user() {
     if std::env::var_os("HOB_TEST_ROOTLESS").is_some() {
         as_an_ordinary_user().await;
+        an_image_of_an_ordinary_user().await;
     }
+}
+
+async fn an_image_of_an_ordinary_user() {
+    let (house, bench) = (House::new(), Bench::new().await);
+    let below = Layer::new().file("hidden", 0o644, "x").folder("shut", 0o500).file("shut/file", 0o400, "shut");
+    let above = Layer::new().without("hidden").owner(33, 33).file("srv/theirs", 0o4755, "x");
+    let rootfs = house.image([tools(), below, above]).await;
+    let note = "1 files belong to root inside, as their owners cannot be kept without root on this machine";
+    assert_eq!(rootfs.notes, [note]);
+    let sandbox = bench.create(on(&rootfs)).await;
+    assert_eq!(ok(&sandbox, "cat /shut/file; ls /hidden 2>/dev/null || echo ' hidden'").await, "shut hidden");
+    assert_eq!(ok(&sandbox, "stat -c '%a %u' /srv/theirs; echo y > /shut/more; cat /shut/more").await, "4755 0\ny");
+    bench.close().await;
 }
 
 async fn as_an_ordinary_user() {
