@@ -5,6 +5,7 @@
 //! so again when the root is built, and waits until its control groups hold it. What it mounts is seen by nobody else
 //! and is gone with it.
 
+use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +17,7 @@ use hob_guest::frame;
 use hob_guest::launch::{Part, Plan, Step};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::FdFlags;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
+use rustix::mount::{MountFlags, MoveMountFlags};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
@@ -26,9 +27,6 @@ use crate::place::{self, Kind};
 /// Where the root is built: an empty memory filesystem hides the host's `/tmp` in this namespace first.
 const SITE: &str = "/tmp";
 const ROOT: &str = "/tmp/root";
-
-/// The longest setting that `fsconfig(2)` takes.
-const SETTING_MAX: usize = 255;
 
 /// The devices of the host that a sandbox sees.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -186,26 +184,14 @@ fn site(part: &Part) -> String {
     if path.is_empty() { format!("{SITE}/{tree}") } else { format!("{SITE}/{tree}/{path}") }
 }
 
-/// Mounts an overlay. `userxattr` keeps its marks readable where this namespace is not the machine's own.
-fn overlay(lower: &[Part], upper: &Part, work: &Part, place: &OwnedFd) -> rustix::io::Result<()> {
-    let lower = lower.iter().map(site).collect::<Vec<_>>().join(":");
-    if lower.len() > SETTING_MAX {
-        // A setting of the newer calls is too short for many layers, and one call for each needs a kernel of 2023.
-        let all = format!("userxattr,lowerdir={lower},upperdir={},workdir={}", site(upper), site(work));
-        let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        let all = std::ffi::CString::new(all).map_err(|_| rustix::io::Errno::INVAL)?;
-        return rustix::mount::mount("hob", place::path_of(place), "overlay", flags, all.as_c_str());
-    }
-    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_flag(overlay.as_fd(), "userxattr")?;
-    rustix::mount::fsconfig_set_string(overlay.as_fd(), "source", "hob")?;
-    rustix::mount::fsconfig_set_string(overlay.as_fd(), "lowerdir", lower)?;
-    rustix::mount::fsconfig_set_string(overlay.as_fd(), "upperdir", site(upper))?;
-    rustix::mount::fsconfig_set_string(overlay.as_fd(), "workdir", site(work))?;
-    rustix::mount::fsconfig_create(overlay.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = rustix::mount::fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    move_to(&mount, place)
+/// Mounts an overlay. `userxattr` keeps its marks readable where this namespace is not the machine's own. By mount(2),
+/// whose options may be a page long: a string of fsconfig(2) ends at 255 bytes, which ten layers fill.
+fn overlay(lower: &[Part], upper: &Part, work: &Part, place: &OwnedFd) -> std::io::Result<()> {
+    let lower: Vec<String> = lower.iter().map(site).collect();
+    let (lower, upper, work) = (lower.join(":"), site(upper), site(work));
+    let options = CString::new(format!("userxattr,lowerdir={lower},upperdir={upper},workdir={work}"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(rustix::mount::mount("hob", place::path_of(place), "overlay", flags, options.as_c_str())?)
 }
 
 fn limit(plan: &Plan) -> Result<(), Failure> {

@@ -81,6 +81,7 @@ fn spec(name: &str) -> Result<Spec, Failure> {
         epoch: 1,
         token: Token("bench".to_owned()),
         base: Base::Host,
+        layers: Vec::new(),
         workspace: None,
         mounts: Vec::new(),
         env: [].into(),
@@ -152,7 +153,7 @@ fn floor_inside(data: &Path, name: &str) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let filters = [0, 1].map(|number| fs::read(data.join(format!("bin/filter-{number}.bpf"))));
     let base = fs::read_dir(data.join("base"))?.next().ok_or("find the base")??.path();
-    let layers = data.join("sandboxes/standing/layers");
+    let layers = data.join("layers/standing.1/tree");
     let root = data.join("sandboxes").join(name).join("root");
     // The root's own overlay comes before those inside it.
     let mut names: Vec<String> = fs::read_dir(layers)?.flatten().flat_map(|e| e.file_name().into_string()).collect();

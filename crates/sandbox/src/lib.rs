@@ -13,6 +13,7 @@ mod helper;
 mod host;
 mod ids;
 pub mod image;
+mod layer;
 mod link;
 mod local;
 mod probe;
@@ -27,9 +28,10 @@ mod toolchains;
 pub use command::{
     Command, Entry, Exit, FileKind, Output, ProcessEvent, ProcessId, ProcessInfo, SandboxEvent, Size, Stat, Stats,
 };
+pub use layer::LayerId;
 pub use local::{Local, LocalConfig};
 pub use probe::{Finding, Grade};
 pub use process::{Process, Stdin};
-pub use provider::{Capabilities, Limit, Listed, Provider, SandboxError};
+pub use provider::{Capabilities, Limit, Listed, Provider, SandboxError, Snapshot};
 pub use sandbox::{Duplex, Sandbox};
 pub use spec::{Base, Limits, Mount, SandboxId, Spec, Token};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::layer::LayerId;
 use crate::sandbox::Sandbox;
 use crate::spec::{SandboxId, Spec, Token};
 
@@ -53,6 +54,26 @@ pub trait Provider: Send + Sync {
     /// A process could not be ended.
     async fn suspend(&self, id: &SandboxId) -> Result<(), SandboxError>;
 
+    /// Ends every process of the sandbox and freezes its files. It goes on from there when it is made again, and so does
+    /// any other sandbox whose [`Spec::layers`] names the snapshot's.
+    ///
+    /// # Errors
+    /// There is no such sandbox, a process could not be ended, or the disk did not take it.
+    async fn snapshot(&self, id: &SandboxId) -> Result<Snapshot, SandboxError>;
+
+    /// Keeps layers under a name of its own, also when no sandbox needs them any more. Another pin of that name is
+    /// replaced.
+    ///
+    /// # Errors
+    /// A layer is gone, or the disk did not take it.
+    async fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError>;
+
+    /// Drops a pin. Layers that nothing else needs are removed. One that is unknown is no error.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    async fn unpin(&self, name: &SandboxId) -> Result<(), SandboxError>;
+
     /// Ends every process of the sandbox and removes its files, mounts and limits. One that is unknown is no error.
     ///
     /// # Errors
@@ -67,6 +88,17 @@ pub struct Listed {
     pub id: SandboxId,
     /// Whether processes of it run; otherwise it only has files.
     pub running: bool,
+}
+
+/// A sandbox's files, frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its layers, topmost first.
+    pub layers: Vec<LayerId>,
+    /// Files, folders and all else that this one added.
+    pub entries: u64,
+    /// Bytes in those files.
+    pub bytes: u64,
 }
 
 /// What a provider can hold and what it cannot.

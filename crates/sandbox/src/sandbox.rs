@@ -37,8 +37,10 @@ pub(crate) struct Parts {
     pub(crate) link: Arc<Link>,
     /// Its control groups.
     pub(crate) groups: Vec<PathBuf>,
-    /// The folder of its writable layers.
-    pub(crate) layers: PathBuf,
+    /// The folder of the layer that it writes to.
+    pub(crate) layer: PathBuf,
+    /// What of its files could not be used at its start.
+    pub(crate) lost: Option<String>,
     pub(crate) limits: Limits,
     pub(crate) events: broadcast::Sender<SandboxEvent>,
 }
@@ -59,6 +61,12 @@ impl Sandbox {
     /// Its name.
     pub fn id(&self) -> &SandboxId {
         &self.parts.link.id
+    }
+
+    /// What of its files could not be used when it was last made, in words for a person: a snapshot was torn, and an
+    /// earlier one stands in for it.
+    pub fn lost(&self) -> Option<&str> {
+        self.parts.lost.as_deref()
     }
 
     /// Starts a command.
@@ -235,7 +243,7 @@ impl Sandbox {
     pub async fn stats(&self) -> Result<Stats, SandboxError> {
         let parts = Arc::clone(&self.parts);
         let measured = tokio::task::spawn_blocking(move || {
-            let disk_bytes = disk::used_bytes(&parts.layers).ok();
+            let disk_bytes = disk::used_bytes(&parts.layer).ok();
             Stats { disk_bytes, ..cgroup::stats(&parts.groups) }
         });
         let lost = |error| SandboxError::Lost { id: self.id().clone(), reason: format!("measuring failed: {error}") };

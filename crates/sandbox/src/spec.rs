@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer::LayerId;
+
 /// Names a sandbox: lower-case letters, digits and `-`, at most 64. Creating the same ID twice gives the same sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -70,6 +72,10 @@ pub struct Spec {
     pub token: Token,
     /// The read-only system under everything.
     pub base: Base,
+    /// Frozen layers above the base, topmost first: those of a [`Snapshot`](crate::Snapshot). A sandbox that has files
+    /// already goes on from its own.
+    #[serde(default)]
+    pub layers: Vec<LayerId>,
     /// A folder of the host that becomes the lower layer of `/workspace`; it is never written to.
     pub workspace: Option<PathBuf>,
     /// Further folders of the host, read-only.

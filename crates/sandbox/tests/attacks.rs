@@ -113,12 +113,13 @@ async fn another_sandboxs_files_are_not_reached() {
     assert_eq!(ok(&two, "ls -A /workspace /tmp | grep -v : | tr -d '\\n'").await, "");
     fails(&two, &format!("ls {}", bench.data().join("sandboxes/one").display())).await;
     if is_root() {
-        // A process that left its sandbox would still be nobody in the next one.
-        let owner = |name: &str| {
-            std::fs::metadata(bench.data().join("sandboxes").join(name).join("layers/root/upper")).unwrap().uid()
-        };
-        assert_ne!(owner("one"), owner("two"));
-        assert!(owner("one") > 65_536);
+        // A process that left its sandbox would still be nobody in the next one and on the host, and nobody but root
+        // reaches the folder in which what they write lies.
+        let root_outside = async |sandbox| ok(sandbox, "awk '$1 == 0 {print $2}' /proc/self/uid_map").await;
+        let (first, second): (u32, u32) =
+            (root_outside(&one).await.parse().unwrap(), root_outside(&two).await.parse().unwrap());
+        assert!(first != second && first > 65_536 && second > 65_536, "{first} {second}");
+        assert_eq!(std::fs::metadata(bench.data()).unwrap().mode() & 0o77, 0);
     }
     bench.close().await;
 }

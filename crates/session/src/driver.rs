@@ -20,6 +20,7 @@ use crate::fold::SessionState;
 use crate::log::{Beside, Refused};
 use crate::owned::Owned;
 use crate::requests::{Artifact, Queued, QueuedPrompt};
+use crate::snapshot;
 use crate::start::{NoStart, Started, start};
 use crate::state::State;
 use crate::store::{Answer, StoreError};
@@ -286,10 +287,8 @@ impl Driver {
         let (owned, told) = (Arc::clone(&self.owned), self.told.clone());
         self.owned.house.tracker.spawn(async move {
             owned.close_agent().await;
-            if let Ok(id) = owned.sandbox_id()
-                && let Err(error) = owned.house.deps.provider.suspend(&id).await
-            {
-                tracing::error!(session.id = %owned.id, "a sandbox may still run: failed to {error}");
+            if let Err(reason) = owned.phase("snapshot", snapshot::take(&owned)).await {
+                tracing::error!(session.id = %owned.id, "{reason}");
             }
             owned.house.places.leave(&owned.id);
             tell(&told, Input::Suspended).await;

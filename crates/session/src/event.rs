@@ -5,6 +5,7 @@
 //! old readers, nothing is renamed.
 
 use hob_agent::{Author, PermissionOption, PlanEntry, RawDirection, StopReason, ToolCall};
+use hob_sandbox::LayerId;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::Diagnostic;
@@ -217,6 +218,15 @@ pub enum EventKind {
         used_tokens: u64,
         /// Tokens that fit.
         size_tokens: u64,
+    },
+    /// The sandbox's files were frozen. A sandbox can go on from them, this session's or another's.
+    SnapshotTaken {
+        /// The layers that hold them, topmost first.
+        layers: Vec<LayerId>,
+        /// Files, folders and all else that this snapshot added.
+        entries: u64,
+        /// Bytes in those files.
+        bytes: u64,
     },
     /// The gateway carried one model call.
     ModelCall(ModelCall),

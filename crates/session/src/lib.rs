@@ -29,6 +29,7 @@ mod owned;
 mod places;
 mod requests;
 mod services;
+mod snapshot;
 mod start;
 pub mod state;
 pub mod store;

@@ -212,6 +212,7 @@ async fn create(
         epoch: owned.epoch,
         token: token(owned),
         base: config.base.clone(),
+        layers: Vec::new(),
         workspace: Some(checkout),
         mounts: mounts(owned).await,
         env: env(environment),
@@ -220,7 +221,13 @@ async fn create(
     };
     let deadline = config.timeouts.sandbox_start;
     match tokio::time::timeout(deadline, owned.house.deps.provider.create(spec)).await {
-        Ok(Ok(sandbox)) => Ok((sandbox, None)),
+        Ok(Ok(sandbox)) => {
+            if let Some(lost) = sandbox.lost() {
+                let told = vec![EventKind::Notice { text: lost.to_owned() }];
+                owned.record(told).await.map_err(|error| format!("failed to {error}"))?;
+            }
+            Ok((sandbox, None))
+        }
         Ok(Err(error)) => Err(format!("failed to {error}")),
         Err(_) => Err(late(deadline)),
     }

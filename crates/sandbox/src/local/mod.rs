@@ -4,15 +4,19 @@
 //!   server ──socket──▶ helper (outlives the server)          DATA_DIR/
 //!     ▲                  └─ stage ─▶ bwrap ─▶ guest            bin/       the guest's program
 //!     └───── the guest dials home over host.sock ──────┘       base/      prepared bases
-//!                                                              sandboxes/ID/{record.json, run/, layers/, log}
+//!                                                              layers/    what sandboxes have written
+//!                                                              pins/      layers kept by name
+//!                                                              sandboxes/ID/{record.json, run/, log}
 //!                                                              trash/     what is being deleted
 //! ```
 //!
-//! A sandbox's folder is the truth: its record says what it is made of, its layers hold what it has written. So one
+//! A sandbox's folder is the truth: its record says what it is made of, its [layers](crate::layer) hold what it has
+//! written. So one
 //! that died is made again by the same steps, and a restarted server knows everything that the last one knew.
 
 mod plan;
 mod record;
+mod snapshot;
 mod sweep;
 mod watch;
 
@@ -32,9 +36,10 @@ use crate::cgroup::Cgroups;
 use crate::helper::{Ended, Helper};
 use crate::host::{self, HostBase};
 use crate::ids::Ids;
+use crate::layer::{Chain, LayerId, Layers};
 use crate::link::Link;
 use crate::probe::{self, Finding};
-use crate::provider::{Capabilities, Listed, Provider, SandboxError};
+use crate::provider::{Capabilities, Listed, Provider, SandboxError, Snapshot};
 use crate::sandbox::{Parts, Sandbox};
 use crate::spec::{Base, SandboxId, Spec, Token};
 use crate::toolchains::{self, Toolchains};
@@ -85,6 +90,9 @@ struct Inner {
     /// One create, suspend or destroy of a sandbox at a time.
     busy: Mutex<BTreeMap<SandboxId, Arc<tokio::sync::Mutex<()>>>>,
     slots: Mutex<BTreeSet<u32>>,
+    layers: Layers,
+    /// Held while a layer comes into use and while the unused ones are looked for.
+    layers_in_use: Mutex<()>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -158,10 +166,13 @@ impl Inner {
             open: Mutex::default(),
             busy: Mutex::default(),
             slots: Mutex::new(slots),
+            layers: Layers::new(folder.join("layers")),
+            layers_in_use: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             folder,
         };
+        inner.collect()?;
         record::empty_trash(&inner.folder, &inner.tasks);
         Ok(inner)
     }
@@ -261,17 +272,13 @@ impl Inner {
         let sandbox = Sandbox::new(Parts {
             link,
             groups: record.groups.clone(),
-            layers: self.folder_of(id).join("layers"),
+            layer: record.layer.as_ref().map(|id| self.layers.folder_of(id)).unwrap_or_default(),
+            lost: record.lost.clone(),
             limits: record.spec.limits,
             events: broadcast::Sender::new(64),
         });
         self.open_sandboxes().insert(id.clone(), sandbox.clone());
         Ok(sandbox)
-    }
-
-    /// The host's user and group that stand for root inside, where they are others than this process's own.
-    fn root_of(&self, record: &Record) -> Option<u32> {
-        self.ids.can_shift().then(|| Ids::first(record.slot))
     }
 
     async fn ready(&self, sandbox: Sandbox) -> Result<Sandbox, SandboxError> {
@@ -284,7 +291,7 @@ impl Inner {
         }
     }
 
-    async fn start(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
+    async fn start(self: &Arc<Self>, spec: Spec) -> Result<Sandbox, SandboxError> {
         let id = spec.id.clone();
         let failed = |reason: String| SandboxError::Start { id: id.clone(), reason };
         let helper = self.helper().await?;
@@ -305,9 +312,20 @@ impl Inner {
         let groups = self.cgroups.plan(id.as_str(), &spec.limits);
         let folders = groups.iter().map(|group| group.folder.clone()).collect();
         let name = base.as_ref().map(|base| base.name.clone());
-        let record = Record { slot, groups: folders, base: name, spec: spec.without_token() };
-        let plan = plan::Plan { inner: self, record: &record, base: base.as_ref(), groups };
-        let plan = plan.prepare().inspect_err(|_| {
+        let record = Record {
+            slot,
+            groups: folders,
+            base: name,
+            layer: None,
+            below: Chain::default(),
+            lost: None,
+            spec: spec.without_token(),
+        };
+        let prepared = self.on_layers(record, old.as_ref()).await.and_then(|(record, layer)| {
+            let plan = plan::Plan { inner: self, record: &record, base: base.as_ref(), groups, layer };
+            Ok((plan.prepare()?, record))
+        });
+        let (plan, record) = prepared.inspect_err(|_| {
             if old.is_none() {
                 self.give_slot(slot);
             }
@@ -397,6 +415,21 @@ impl Provider for Local {
         self.inner.end(id, "it was suspended").await
     }
 
+    async fn snapshot(&self, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        self.inner.end(id, "a snapshot of it was taken").await?;
+        self.inner.freeze(id).await
+    }
+
+    async fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError> {
+        self.inner.pin(name, layers)
+    }
+
+    async fn unpin(&self, name: &SandboxId) -> Result<(), SandboxError> {
+        self.inner.unpin(name)
+    }
+
     async fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError> {
         let turn = self.inner.turn_of(id);
         let _turn = turn.lock().await;
@@ -404,6 +437,7 @@ impl Provider for Local {
         let folder = self.inner.folder_of(id);
         let slot = record::read(&folder)?.map(|record| record.slot);
         record::discard(&self.inner.folder, &folder, &self.inner.tasks)?;
+        self.inner.collect()?;
         slot.into_iter().for_each(|slot| self.inner.give_slot(slot));
         Ok(())
     }

@@ -1,15 +1,16 @@
 //! How a sandbox is built: its folders on disk, the mounts of its root, the arguments of `bwrap`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hob_guest::launch::{self, Cgroup, Part, Step, Tree};
 use hob_guest::protocol::FOLDER;
 
 use super::Inner;
-use super::record::{self, Record};
+use super::record::Record;
 use crate::host::HostBase;
 use crate::provider::SandboxError;
 use crate::spec::Base;
@@ -37,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) record: &'a Record,
     pub(super) base: Option<&'a HostBase>,
     pub(super) groups: Vec<Cgroup>,
+    /// The folder of the layer that it writes to.
+    pub(super) layer: PathBuf,
 }
 
 /// An overlay: where it is inside, the name of its writable layer, and its read-only layers, topmost first.
@@ -47,27 +50,30 @@ struct Overlay {
 }
 
 impl Plan<'_> {
-    /// Makes what has to be on disk and writes the record; the plan is for the helper.
+    /// Makes what has to be on disk; the plan is for the helper.
     pub(super) fn prepare(self) -> Result<launch::Plan, SandboxError> {
         let spec = &self.record.spec;
         let folder = self.inner.folder_of(&spec.id);
         let overlays = self.overlays()?;
-        self.make_folders(&folder, &overlays)?;
-        record::write(&folder, self.record)?;
-
-        let mut trees = vec![Tree { source: folder.join("layers"), shifted: false, writable: true }];
         let shifted = self.inner.ids.can_shift();
+        let mut trees = vec![Tree { source: self.layer.clone(), shifted, writable: true }];
+        let below: Vec<PathBuf> = self.record.below.0.iter().map(|id| self.inner.layers.tree_of(id)).collect();
+        trees.extend(below.iter().map(|source| Tree { source: source.clone(), shifted, writable: false }));
+        self.make_folders(&folder, &overlays, &below)?;
+
         let mut add = |source: &Path| {
             trees.push(Tree { source: source.to_owned(), shifted, writable: false });
             trees.len() - 1
         };
         let mut steps = Vec::new();
         for overlay in &overlays {
-            let lower = overlay.lower.iter().map(|source| Part { tree: add(source), path: String::new() }).collect();
-            let part = |what: &str| Part { tree: 0, path: format!("{}/{what}", overlay.name) };
+            let frozen = below.iter().zip(1..).filter(|(tree, _)| tree.join(&overlay.name).is_dir());
+            let frozen = frozen.map(|(_, tree)| Part { tree, path: overlay.name.clone() });
+            let base = overlay.lower.iter().map(|source| Part { tree: add(source), path: String::new() });
+            let part = |what: &str| Part { tree: 0, path: format!("{what}/{}", overlay.name) };
             steps.push(Step::Overlay {
-                lower,
-                upper: part("upper"),
+                lower: frozen.chain(base).collect(),
+                upper: part("tree"),
                 work: part("work"),
                 target: overlay.target.clone(),
             });
@@ -130,27 +136,19 @@ impl Plan<'_> {
         }
     }
 
-    fn make_folders(&self, folder: &Path, overlays: &[Overlay]) -> Result<(), SandboxError> {
+    fn make_folders(&self, folder: &Path, overlays: &[Overlay], below: &[PathBuf]) -> Result<(), SandboxError> {
         let io = |action, path: &Path| {
             let path = path.to_owned();
             move |source| SandboxError::Io { action, path, source }
         };
-        let root = self.inner.root_of(self.record);
         for overlay in overlays {
-            for part in ["upper", "work"] {
-                let path = folder.join("layers").join(&overlay.name).join(part);
-                if !path.exists() {
-                    fs::create_dir_all(&path).map_err(io("create", &path))?;
-                    std::os::unix::fs::chown(&path, root, root).map_err(io("own", &path))?;
-                }
+            let work = self.layer.join("work").join(&overlay.name);
+            fs::create_dir_all(&work).map_err(io("create", &work))?;
+            let upper = self.layer.join("tree").join(&overlay.name);
+            if !upper.exists() {
+                fs::create_dir_all(&upper).map_err(io("create", &upper))?;
+                dress_top(&upper, overlay, below).map_err(io("open", &upper))?;
             }
-            // The writable layer says who owns the top folder, and it is not the host's user.
-            let upper = folder.join("layers").join(&overlay.name).join("upper");
-            let mode =
-                overlay.lower.first().and_then(|lower| fs::metadata(lower).ok()).map(|lower| lower.permissions());
-            let mode = mode.filter(|_| overlay.name != "workspace");
-            let mode = mode.unwrap_or_else(|| std::os::unix::fs::PermissionsExt::from_mode(0o755));
-            fs::set_permissions(&upper, mode).map_err(io("open", &upper))?;
         }
         let run = folder.join("run");
         fs::create_dir_all(&run).map_err(io("create", &run))?;
@@ -205,6 +203,19 @@ impl Plan<'_> {
         env.extend(self.record.spec.env.clone());
         env
     }
+}
+
+/// The writable layer says who owns the top folder of an overlay and who may enter it: as the layer below it does, or the
+/// base, but for the checkout, which belongs to the host's user.
+fn dress_top(upper: &Path, overlay: &Overlay, below: &[PathBuf]) -> std::io::Result<()> {
+    let frozen = below.iter().find_map(|tree| fs::metadata(tree.join(&overlay.name)).ok());
+    if let Some(frozen) = frozen {
+        std::os::unix::fs::chown(upper, Some(frozen.uid()), Some(frozen.gid()))?;
+        return fs::set_permissions(upper, frozen.permissions());
+    }
+    let base = overlay.lower.first().filter(|_| overlay.name != "workspace");
+    let mode = base.and_then(|base| fs::metadata(base).ok()).map(|base| base.permissions());
+    fs::set_permissions(upper, mode.unwrap_or_else(|| Permissions::from_mode(0o755)))
 }
 
 /// Gives a file another name, or copies it where that cannot be done.

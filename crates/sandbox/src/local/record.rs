@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
+use crate::layer::{Chain, LayerId};
 use crate::provider::SandboxError;
 use crate::spec::{SandboxId, Spec};
 
@@ -26,18 +27,27 @@ pub(super) struct Record {
     /// The prepared base it was last made of, where it was made of one.
     #[serde(default)]
     pub(super) base: Option<String>,
+    /// The layer that it writes to; none between a snapshot and the next start.
+    #[serde(default)]
+    pub(super) layer: Option<LayerId>,
+    /// The frozen layers under that.
+    #[serde(default)]
+    pub(super) below: Chain,
+    /// What of its files could not be used at its last start, in words for a person.
+    #[serde(default)]
+    pub(super) lost: Option<String>,
     /// What it was last made of, without the token.
     pub(super) spec: Spec,
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
     let path = path.to_owned();
     move |source| SandboxError::Io { action, path, source }
 }
 
 /// Makes the data folder and its parts, for nobody but us, and returns its real path.
 pub(super) fn prepare_folder(folder: &Path) -> Result<PathBuf, SandboxError> {
-    for part in ["bin", "base", "sandboxes", "trash"] {
+    for part in ["bin", "base", "layers", "pins", "sandboxes", "trash"] {
         let part = folder.join(part);
         fs::create_dir_all(&part).map_err(failed("create", &part))?;
     }
@@ -63,7 +73,7 @@ pub(super) fn write_filters(folder: &Path, programs: &[Vec<u8>]) -> Result<Vec<P
 }
 
 /// Writes a file beside its place and moves it there: a reader sees the old or the new one.
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SandboxError> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SandboxError> {
     let fresh = path.with_extension(format!("{}.new", std::process::id()));
     fs::write(&fresh, bytes).map_err(failed("write", &fresh))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed("write", &fresh))?;
@@ -110,7 +120,7 @@ pub(super) fn slots(folder: &Path) -> BTreeSet<u32> {
     records.map(|record| record.slot).collect()
 }
 
-/// Moves a sandbox's folder to the trash, at once, and deletes it in the background.
+/// Moves a folder to the trash, at once, and deletes it in the background.
 pub(super) fn discard(data: &Path, folder: &Path, tasks: &TaskTracker) -> Result<(), SandboxError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // The same name may be in the trash already, while its deletion takes its time.

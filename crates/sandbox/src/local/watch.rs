@@ -105,10 +105,10 @@ async fn look_at_disk(sandbox: &Sandbox, folder: &Path, known: &mut Known) {
         return;
     }
     let parts = Arc::clone(sandbox.parts());
-    let measured = tokio::task::spawn_blocking(move || disk::used_bytes(&parts.layers)).await;
+    let measured = tokio::task::spawn_blocking(move || disk::used_bytes(&parts.layer)).await;
     let used = match measured {
         Ok(Ok(used)) => used,
-        Ok(Err(error)) => return tracing::warn!(sandbox.id = %sandbox.id(), "failed to measure its layers: {error}"),
+        Ok(Err(error)) => return tracing::warn!(sandbox.id = %sandbox.id(), "failed to measure its layer: {error}"),
         Err(error) => return tracing::error!(sandbox.id = %sandbox.id(), "failed to measure its layers: {error}"),
     };
     if known.gauge.measure(used, free, now) {

@@ -113,6 +113,7 @@ pub fn spec(name: &str) -> Spec {
         epoch: 1,
         token: Token("first".to_owned()),
         base: Base::Host,
+        layers: Vec::new(),
         workspace: None,
         mounts: Vec::new(),
         env: [].into(),

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use hob_session::event::{Event, EventKind, ModelCall, PhaseStatus, TurnOutcome};
 
 pub use style::Style;
-use style::{clean, counted, duration, first_line, thousands};
+use style::{clean, counted, duration, first_line, size, thousands};
 
 /// Turns the events of one session into text, in order.
 #[derive(Debug)]
@@ -168,6 +168,9 @@ impl Renderer {
                 format!("{} {}:{port}: {}\n", style.yellow("refused"), clean(host), clean(reason))
             }
             EventKind::Notice { text } => style.dim(&format!("note: {}", clean(text))) + "\n",
+            EventKind::SnapshotTaken { entries, bytes, .. } => {
+                style.dim(&format!("snapshot: {} in {}", size(*bytes), counted(*entries, "file"))) + "\n"
+            }
             EventKind::CheckStarted { name, command, round } => {
                 let when = if *round == 0 { " on the base" } else { "" };
                 self.phase = Some(format!("check {}{when}: {}", clean(name), first_line(command)));

@@ -65,7 +65,8 @@ impl TestServer {
         let home = Home { folder, environment };
         let (process, url, login_url) = serve(&home).await;
         let token = std::fs::read_to_string(home.path().join("data/token")).unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        // A connection that the server has closed is never taken for a live one.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(DEADLINE).build().unwrap();
         Self { url, login_url, token, model, home, process, http }
     }
 

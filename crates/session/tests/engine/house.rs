@@ -104,6 +104,11 @@ impl House {
         }
     }
 
+    /// The folder of a frozen layer.
+    pub fn layer(&self, id: &hob_sandbox::LayerId) -> std::path::PathBuf {
+        self.folder.path().join("sandboxes/layers").join(id.as_str())
+    }
+
     pub async fn get(&self, id: &SessionId) -> Summary {
         self.engine.get(id).await.unwrap()
     }

@@ -56,6 +56,7 @@ async fn an_idle_sandbox_is_put_away_and_comes_back_with_its_files() {
     let house = House::with(fix(), |config| config.timeouts.suspend_after = Duration::from_millis(400)).await;
     let id = house.session("@@script:note@@").await;
     house.turn_ended(&id, 1).await;
+    house.wait(&id, |kind| matches!(kind, EventKind::SnapshotTaken { layers, .. } if layers.len() == 1)).await;
     house.state(&id, State::Suspended).await;
     let diff = house.engine.diff(&id).await.unwrap();
     assert!(diff.contains("+a note"), "the diff is that of the commit: {diff}");
@@ -65,6 +66,27 @@ async fn an_idle_sandbox_is_put_away_and_comes_back_with_its_files() {
     let names: Vec<String> =
         house.engine.list_dir(&id, ".").await.unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(names.contains(&"deep".to_owned()) && names.contains(&"note.txt".to_owned()), "{names:?}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_snapshot_is_told_in_the_session_and_the_one_before_it_is_used() {
+    let house = House::with(fix(), |config| config.timeouts.suspend_after = Duration::from_millis(400)).await;
+    let id = house.session("@@script:note@@").await;
+    let first = house.state(&id, State::Suspended).await;
+    house.engine.write_file(&id, "later.txt", Bytes::from_static(b"x")).await.unwrap();
+    let taken = |kind: &EventKind| matches!(kind, EventKind::SnapshotTaken { .. });
+    let taken = house.wait_after(&id, first.seq, taken).await;
+    let EventKind::SnapshotTaken { layers, .. } = taken.kind else { panic!("{taken:?}") };
+    house.wait_after(&id, taken.seq, |kind| matches!(kind, EventKind::StateChanged { to: State::Suspended, .. })).await;
+    let layer = house.layer(&layers[0]);
+    std::fs::remove_file(layer.join("verified")).unwrap();
+    std::fs::write(layer.join("tree/workspace/later.txt"), "torn").unwrap();
+
+    assert!(house.engine.read_file(&id, "later.txt").await.is_err());
+    assert_eq!(house.engine.read_file(&id, "note.txt").await.unwrap(), "a note\n");
+    let told = |kind: &EventKind| matches!(kind, EventKind::Notice { text } if text.contains("torn"));
+    house.wait_after(&id, taken.seq, told).await;
     house.close().await;
 }
 

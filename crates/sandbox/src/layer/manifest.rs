@@ -1,0 +1,112 @@
+//! What makes a layer frozen, and how it is known that it still is what was frozen.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Digest, digest};
+use super::{LayerId, Layers, failed};
+use crate::provider::SandboxError;
+
+/// The format of this version.
+const FORMAT: u32 = 1;
+
+const FILE: &str = "manifest.json";
+const VERIFIED: &str = "verified";
+
+/// A larger one was not written here.
+const BYTES_MAX: u64 = 64 << 10;
+
+/// What a frozen layer holds. New fields must have a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    /// Files, folders and all else.
+    pub(crate) entries: u64,
+    /// Bytes in files.
+    pub(crate) bytes: u64,
+    /// SHA-256 over names, kinds, owners, modes, times and content.
+    sha256: String,
+}
+
+impl Layers {
+    /// Freezes a layer that nobody writes to any more. When this returns it is on disk, whatever happens next.
+    ///
+    /// The content comes first and the manifest after it: where there is a manifest, there is the content.
+    pub(crate) fn freeze(&self, id: &LayerId) -> Result<Manifest, SandboxError> {
+        let (folder, tree) = (self.folder_of(id), self.tree_of(id));
+        let open = File::open(&folder).map_err(failed("open", &folder))?;
+        let (synced, digest) = std::thread::scope(|scope| {
+            // The disk writes while the processor reads.
+            let syncing = scope.spawn(|| rustix::fs::syncfs(&open));
+            let digest = digest(&tree);
+            (syncing.join().unwrap_or(Err(rustix::io::Errno::IO)), digest)
+        });
+        // The kernel's own folders are of no use without their overlay.
+        fs::remove_dir_all(folder.join("work")).ok();
+        synced.map_err(|error| failed("write out", &folder)(error.into()))?;
+        let Digest { entries, bytes, sha256 } = digest.map_err(failed("read", &tree))?;
+        let manifest = Manifest { format: FORMAT, entries, bytes, sha256 };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &folder)(error.into()))?;
+        write_durably(&folder, FILE, &text).map_err(failed("write", &folder.join(FILE)))?;
+        self.trust(id);
+        Ok(manifest)
+    }
+
+    /// The manifest; `None` where the layer is open, or gone.
+    pub(crate) fn manifest(&self, id: &LayerId) -> Result<Option<Manifest>, String> {
+        let path = self.folder_of(id).join(FILE);
+        let said = |error: std::io::Error| format!("its manifest cannot be read: {error}");
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(said(error)),
+            Ok(metadata) if metadata.len() > BYTES_MAX => return Err("its manifest is too long".to_owned()),
+            Ok(_) => {}
+        }
+        let text = fs::read(&path).map_err(said)?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| "its manifest is torn".to_owned())?;
+        match manifest.format {
+            FORMAT => Ok(Some(manifest)),
+            other => Err(format!("it was frozen by a later version of Hob (format {other})")),
+        }
+    }
+
+    /// Whether a layer is what was frozen; says what is wrong where it is not. Its content is read once in each boot of
+    /// the machine: only a crash of that can have torn what was written before it.
+    pub(crate) fn verify(&self, id: &LayerId) -> Result<(), String> {
+        let manifest = self.manifest(id)?.ok_or("it was never frozen, or is gone")?;
+        if fs::read_to_string(self.folder_of(id).join(VERIFIED)).is_ok_and(|boot| boot == boot_id()) {
+            return Ok(());
+        }
+        let found = digest(&self.tree_of(id)).map_err(|error| format!("its files cannot be read: {error}"))?;
+        if (found.entries, found.bytes, &found.sha256) != (manifest.entries, manifest.bytes, &manifest.sha256) {
+            return Err("its files are not those that were frozen".to_owned());
+        }
+        self.trust(id);
+        Ok(())
+    }
+
+    /// Notes that the content was seen in this boot. Where that cannot be noted, it is looked at again.
+    fn trust(&self, id: &LayerId) {
+        if let Err(error) = fs::write(self.folder_of(id).join(VERIFIED), boot_id()) {
+            tracing::debug!(layer.id = %id, "failed to note that a layer was verified: {error}");
+        }
+    }
+}
+
+/// A name for this boot of the machine (proc_sys_kernel(5)).
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// Writes a file whole: after a crash at any moment there is the file, or none.
+fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let fresh = folder.join(format!("{name}.new"));
+    let mut file = File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,144 @@
+//! Layers: what sandboxes have written, one folder for each writable layer of each sandbox.
+//!
+//! ```text
+//!   layers/ID/tree/{root, workspace, usr, …}    the upper folder of each overlay
+//!            /work/{root, workspace, usr, …}    the kernel's own, as long as the layer is open
+//!            /manifest.json                     written when it is frozen
+//!            /verified                          the boot in which its content was last held against the manifest
+//! ```
+//!
+//! A layer is **open** while one sandbox writes to it. It is **frozen** by its [manifest](manifest), and never changes
+//! after that; nothing is copied or moved. Sandboxes that go on from a frozen layer have an open one above it, so a
+//! snapshot is a manifest, and a fork is a mount.
+
+mod chain;
+mod digest;
+mod manifest;
+mod merge;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use chain::Chain;
+
+use crate::provider::SandboxError;
+use crate::spec::SandboxId;
+
+/// Layers under a sandbox, at most, before they are merged into one. The kernel takes 500; each costs a little.
+pub(crate) const CHAIN_LEN_MAX: usize = 32;
+
+/// Names a layer: the sandbox that wrote it, and a number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LayerId(String);
+
+impl LayerId {
+    fn new(sandbox: &SandboxId, number: u64) -> Self {
+        Self(format!("{sandbox}.{number}"))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LayerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for LayerId {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        let (sandbox, number) = name.split_once('.').ok_or_else(|| format!("{name:?} names no layer"))?;
+        let number = number.parse().map_err(|_| format!("{name:?} names no layer"))?;
+        Ok(Self::new(&SandboxId::new(sandbox)?, number))
+    }
+}
+
+impl From<LayerId> for String {
+    fn from(id: LayerId) -> Self {
+        id.0
+    }
+}
+
+/// The folder of all layers.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    folder: PathBuf,
+}
+
+impl Layers {
+    /// Takes the folder; it is there.
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    pub(crate) fn folder_of(&self, id: &LayerId) -> PathBuf {
+        self.folder.join(id.as_str())
+    }
+
+    /// The upper folders of a layer.
+    pub(crate) fn tree_of(&self, id: &LayerId) -> PathBuf {
+        self.folder_of(id).join("tree")
+    }
+
+    /// Makes an empty layer under a name that no layer has had as long as anything knows of it.
+    pub(crate) fn make(&self, sandbox: &SandboxId) -> Result<LayerId, SandboxError> {
+        let names = (1..).map(|number| LayerId::new(sandbox, number));
+        for id in names {
+            let folder = self.folder_of(&id);
+            match fs::create_dir(&folder) {
+                Ok(()) => return Ok(id),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed("create", &folder)(error)),
+            }
+        }
+        Err(SandboxError::Machine { reason: "find a free name for a layer".to_owned() })
+    }
+
+    /// Makes one frozen layer of a chain, topmost first, with the same files. The others stay as they are.
+    pub(crate) fn flatten(&self, sandbox: &SandboxId, chain: &[LayerId]) -> Result<LayerId, SandboxError> {
+        let merged = self.make(sandbox)?;
+        let target = self.tree_of(&merged);
+        fs::create_dir(&target).map_err(failed("create", &target))?;
+        let trees: Vec<PathBuf> = chain.iter().rev().map(|id| self.tree_of(id)).collect();
+        let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
+        merge::merge(&trees, &target).map_err(failed("merge layers into", &target))?;
+        self.freeze(&merged)?;
+        Ok(merged)
+    }
+
+    /// Every layer that has a folder.
+    pub(crate) fn list(&self) -> Result<BTreeSet<LayerId>, SandboxError> {
+        let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| LayerId::try_from(name).ok()).collect())
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
+    let path = path.to_owned();
+    move |source| SandboxError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_named_after_its_sandbox_and_nothing_else_is_a_name() {
+        let id = LayerId::new(&SandboxId::new("s-1").unwrap(), 7);
+        assert_eq!(LayerId::try_from(id.to_string()), Ok(id));
+        for odd in ["", "s-1", "../x.1", "s-1.x", "s-1.1/2", "S.1", ".1"] {
+            assert!(LayerId::try_from(odd.to_owned()).is_err(), "{odd}");
+        }
+    }
+}

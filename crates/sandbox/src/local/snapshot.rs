@@ -1,0 +1,176 @@
+//! Which layers a sandbox stands on, how they are frozen, and which of all layers are still needed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use super::Inner;
+use super::record::{self, Record, failed};
+use crate::layer::{CHAIN_LEN_MAX, Chain, LayerId, Layers};
+use crate::provider::{SandboxError, Snapshot};
+use crate::spec::SandboxId;
+
+impl Inner {
+    /// Gives the record of a sandbox that is about to start its layers, and writes it; beside it, the folder of the
+    /// layer that the sandbox will write to.
+    pub(super) async fn on_layers(
+        self: &Arc<Self>,
+        record: Record,
+        old: Option<&Record>,
+    ) -> Result<(Record, PathBuf), SandboxError> {
+        let (inner, old) = (Arc::clone(self), old.cloned());
+        // Blocking: after a crash of the machine whole layers are read.
+        blocking(move || inner.choose_layers(record, old)).await
+    }
+
+    fn choose_layers(&self, record: Record, old: Option<Record>) -> Result<(Record, PathBuf), SandboxError> {
+        let id = record.spec.id.clone();
+        let (stand, lost) = match old {
+            Some(old) => Stand { open: old.layer, below: old.below }.mend(&self.layers),
+            None => (self.fresh(&record)?, None),
+        };
+        if let Some(lost) = &lost {
+            tracing::warn!(sandbox.id = %id, "a snapshot cannot be used: {lost}");
+        }
+        let folder = self.folder_of(&id);
+        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        let in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        self.still_there(&stand.below.0)?;
+        let layer = stand.open.map_or_else(|| self.layers.make(&id), Ok)?;
+        let open = self.layers.folder_of(&layer);
+        let record = Record { layer: Some(layer), below: stand.below, lost, ..record };
+        record::write(&folder, &record)?;
+        drop(in_use);
+        Ok((record, open))
+    }
+
+    /// What a new sandbox stands on: exactly what was asked for.
+    fn fresh(&self, record: &Record) -> Result<Stand, SandboxError> {
+        match Chain(record.spec.layers.clone()).whole(&self.layers) {
+            (below, None) => Ok(Stand { open: None, below }),
+            (_, Some((layer, reason))) => {
+                let reason = format!("layer {layer} cannot be used: {reason}");
+                Err(SandboxError::Start { id: record.spec.id.clone(), reason })
+            }
+        }
+    }
+
+    /// Freezes what a sandbox that does not run has written.
+    pub(super) async fn freeze(self: &Arc<Self>, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+        let (inner, id) = (Arc::clone(self), id.clone());
+        blocking(move || inner.freeze_now(&id)).await
+    }
+
+    fn freeze_now(&self, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+        let folder = self.folder_of(id);
+        let record = record::read(&folder)?;
+        let mut record = record.ok_or_else(|| SandboxError::NotFound { what: format!("sandbox {id}") })?;
+        let (mut entries, mut bytes) = (0, 0);
+        if let Some(open) = record.layer.take() {
+            let manifest = self.layers.freeze(&open)?;
+            (entries, bytes) = (manifest.entries, manifest.bytes);
+            record.below.0.insert(0, open);
+        }
+        if record.below.0.len() > CHAIN_LEN_MAX {
+            match self.layers.flatten(id, &record.below.0) {
+                Ok(merged) => record.below = Chain(vec![merged]),
+                // A long chain is slower, and no worse than that.
+                Err(error) => tracing::warn!(sandbox.id = %id, "its layers stay apart: failed to {error}"),
+            }
+        }
+        record::write(&folder, &record)?;
+        self.collect()?;
+        Ok(Snapshot { layers: record.below.0, entries, bytes })
+    }
+
+    pub(super) fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError> {
+        let in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        self.still_there(layers)?;
+        let path = self.pin_of(name);
+        let text = serde_json::to_vec(layers).map_err(|error| failed("write", &path)(error.into()))?;
+        record::write_whole(&path, &text, 0o600)?;
+        drop(in_use);
+        self.collect()
+    }
+
+    pub(super) fn unpin(&self, name: &SandboxId) -> Result<(), SandboxError> {
+        let path = self.pin_of(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", &path)(error)),
+            Ok(()) => self.collect(),
+        }
+    }
+
+    /// Discards the layers that no sandbox and no pin needs.
+    pub(super) fn collect(&self) -> Result<(), SandboxError> {
+        let _in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut needed = self.pinned()?;
+        for id in record::list(&self.folder)? {
+            // A record that cannot be read may need any layer.
+            let record = record::read(&self.folder_of(&id))?;
+            needed.extend(record.into_iter().flat_map(|record| record.layer.into_iter().chain(record.below.0)));
+        }
+        for unused in self.layers.list()?.difference(&needed) {
+            record::discard(&self.folder, &self.layers.folder_of(unused), &self.tasks)?;
+        }
+        Ok(())
+    }
+
+    fn pinned(&self) -> Result<BTreeSet<LayerId>, SandboxError> {
+        let folder = self.folder.join("pins");
+        let mut pinned = BTreeSet::new();
+        for entry in fs::read_dir(&folder).map_err(failed("list", &folder))?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let text = fs::read(&path).map_err(failed("read", &path))?;
+                let layers: Vec<LayerId> =
+                    serde_json::from_slice(&text).map_err(|error| failed("understand", &path)(error.into()))?;
+                pinned.extend(layers);
+            }
+        }
+        Ok(pinned)
+    }
+
+    fn pin_of(&self, name: &SandboxId) -> PathBuf {
+        self.folder.join("pins").join(format!("{name}.json"))
+    }
+
+    fn still_there(&self, layers: &[LayerId]) -> Result<(), SandboxError> {
+        let gone = layers.iter().find(|id| !self.layers.tree_of(id).is_dir());
+        gone.map_or(Ok(()), |id| Err(SandboxError::NotFound { what: format!("layer {id}") }))
+    }
+}
+
+/// What a sandbox stands on: the layer that it writes to, and those under it.
+#[derive(Debug)]
+struct Stand {
+    open: Option<LayerId>,
+    below: Chain,
+}
+
+impl Stand {
+    /// Leaves out what is torn, and says so. A server that was killed between freezing a layer and writing that down
+    /// finds it frozen here.
+    fn mend(mut self, layers: &Layers) -> (Self, Option<String>) {
+        if let Some(open) = self.open.take_if(|open| layers.manifest(open).is_ok_and(|manifest| manifest.is_some())) {
+            self.below.0.insert(0, open);
+        }
+        let (below, torn) = self.below.whole(layers);
+        let lost = torn.map(|(id, reason)| {
+            let stand_in = if below.0.is_empty() { "a fresh start" } else { "the snapshot before it" };
+            format!("the snapshot in layer {id} is torn ({reason}); {stand_in} stands in for it")
+        });
+        let open = self.open.filter(|open| lost.is_none() && layers.folder_of(open).is_dir());
+        (Self { open, below }, lost)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(SandboxError::Machine { reason: error.to_string() }))
+}
