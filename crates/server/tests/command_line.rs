@@ -209,6 +209,24 @@ async fn agents_are_listed_without_a_server() {
 }
 
 #[tokio::test]
+async fn services_are_shown_while_they_start_and_in_the_session() {
+    let server = TestServer::start().await;
+    let services = "[[services]]\nname = \"idle\"\ncommand = \"exec sleep 1000\"\n[[services]]\nname = \"gone\"\ncommand = \
+                    \"no-such-program\"\n";
+    let repository = server.repository_with(services);
+    let run = server.hob_in(&repository, &["run", FIX]).await;
+    assert_eq!(run.status.code(), Some(0), "a service that fails does not fail the session");
+    for expect in ["· service idle is ready ", "✗ service gone has failed: its command was not found", "· services "]
+    {
+        assert!(stdout(&run).contains(expect), "{expect:?} in\n{}", stdout(&run));
+    }
+    let list: Value = serde_json::from_str(stdout(&server.hob(&["session", "list", "--json"]).await)).unwrap();
+    let show = server.hob(&["session", "show", list[0]["id"].as_str().unwrap()]).await;
+    assert!(stdout(&show).contains("service     idle ready\n"), "{}", stdout(&show));
+    assert!(stdout(&show).contains("service     gone failed: its command was not found"), "{}", stdout(&show));
+}
+
+#[tokio::test]
 async fn an_environment_is_drafted_once_and_checked_before_it_is_committed() {
     let server = TestServer::start().await;
     let compose = "services:\n  cache:\n    image: redis:7\n";

@@ -3,6 +3,9 @@
 use super::{Base, Environment, PATH, devcontainer, parse};
 use crate::checks::{Check, detect};
 
+/// Why a reader gives no text.
+const UNREADABLE: &str = "there is no such plain file of at most 1 MiB";
+
 /// What a repository says of itself, or what its files show.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Described {
@@ -22,7 +25,7 @@ pub struct Described {
 /// them, and nothing where it cannot.
 pub fn describe(files: &[String], mut read: impl FnMut(&str) -> Option<String>) -> Described {
     let mut described = Described::default();
-    described.own(&mut read);
+    described.own(files, &mut read);
     // Without a file of its own, and with a base that another file makes, that one is read.
     let beside = match &described.environment.base {
         Base::Devcontainer { path } => Some(path.clone()),
@@ -40,8 +43,13 @@ pub fn describe(files: &[String], mut read: impl FnMut(&str) -> Option<String>) 
 }
 
 impl Described {
-    fn own(&mut self, read: &mut impl FnMut(&str) -> Option<String>) {
-        let Some(text) = read(PATH) else { return };
+    fn own(&mut self, files: &[String], read: &mut impl FnMut(&str) -> Option<String>) {
+        let Some(text) = read(PATH) else {
+            if files.iter().any(|file| file == PATH) {
+                self.problems.push(format!("failed to read {PATH}: {UNREADABLE}"));
+            }
+            return;
+        };
         self.sources.push(PATH.to_owned());
         match parse(&text) {
             Ok(environment) => self.environment = environment,
@@ -51,7 +59,7 @@ impl Described {
 
     fn devcontainer(&mut self, path: &str, read: &mut impl FnMut(&str) -> Option<String>) {
         let Some(text) = read(path) else {
-            self.problems.push(format!("failed to read {path}: there is no such file"));
+            self.problems.push(format!("failed to read {path}: {UNREADABLE}"));
             return;
         };
         self.sources.push(path.to_owned());
@@ -100,8 +108,10 @@ mod tests {
     fn a_file_that_is_not_there_or_wrong_is_a_problem() {
         assert_eq!(
             of(&[(PATH, "base = 'a/devcontainer.json'")]).problems,
-            ["failed to read a/devcontainer.json: there is no such file"]
+            ["failed to read a/devcontainer.json: there is no such plain file of at most 1 MiB"]
         );
+        let too_large = describe(&[PATH.to_owned()], |_| None);
+        assert_eq!(too_large.problems, [format!("failed to read {PATH}: {UNREADABLE}")]);
         let wrong = of(&[DEVCONTAINER, (PATH, "wombat = 1")]);
         let told = "failed to read .hob/environment.toml: line 1, column 1: unknown key `wombat`";
         assert_eq!((wrong.problems, wrong.environment), (vec![told.to_owned()], Environment::default()));

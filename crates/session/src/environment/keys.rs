@@ -84,7 +84,7 @@ pub const KEYS: &[Key] = &[
         "services.ready",
         "command",
         "none",
-        "The service is ready when this exits with 0. It counts instead of the port.",
+        "The service is ready when this exits with 0. It counts instead of the port. Without both, it is ready when it still runs after a second.",
     ),
     key(
         "services.ready_within",
@@ -156,7 +156,8 @@ const HEAD: &str = "# The environment of a repository
 
 `.hob/environment.toml` says what a repository's sandboxes are made of, what runs in them, and what proves work in them.
 Every key is optional: without the file, the sandbox has this machine's own system, and the checks are detected. It is
-read from the commit that a session starts from, so an agent cannot make its own proof easier.
+read from the commit that a session starts from, so an agent cannot make its own proof easier. `hob env init` drafts it from what the
+repository's own files prove, and `hob env check` says what it means before it is committed.
 
 A **command** is a line for the shell. A **time** is seconds, or a text such as `\"90s\"`, `\"10m\"` or `\"1h\"`. A **size**
 is a text such as `\"512 MiB\"` or `\"4 GiB\"`. A **path** is relative to the repository's top folder. A wrong key or value

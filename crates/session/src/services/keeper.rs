@@ -16,6 +16,9 @@ use crate::workspace::ROOT;
 /// How long one run of a `ready` command may take.
 const READY_COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
+/// A service that nothing says about how it is ready is taken for ready when it still runs after this.
+const STILL_RUNS: Duration = Duration::from_secs(1);
+
 /// The first wait between two looks, and the longest one; each is twice as long as the one before.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
 const LOOK_AFTER_MAX: Duration = Duration::from_millis(500);
@@ -137,7 +140,10 @@ impl Keeper {
                 exit.is_some_and(|exit| exit.code == 0 && !exit.timed_out)
             }
             (None, Some(port)) => self.sandbox.dial(port).await.is_ok(),
-            (None, None) => true,
+            (None, None) => {
+                tokio::time::sleep(STILL_RUNS).await;
+                true
+            }
         }
     }
 

@@ -10,6 +10,9 @@ const RESTARTS_MAX: u32 = 3;
 /// A service that was ready for so long has mended: its ends before are forgotten.
 const STEADY: Duration = Duration::from_secs(60);
 
+/// A service that was ready for less was never at work.
+const BRIEF: Duration = Duration::from_secs(5);
+
 /// The first wait before a start; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
@@ -51,7 +54,10 @@ impl Patience {
         match end {
             // It would be as late again, and somebody waits.
             End::Late(_) => return Next::GiveUp,
-            End::Exited { code, ready_for: None } if NO_PROGRAM.contains(&code) => return Next::GiveUp,
+            // Where nothing says how it is ready, it may have been taken for ready before its shell found out.
+            End::Exited { code, ready_for } if NO_PROGRAM.contains(&code) && ready_for.is_none_or(|n| n < BRIEF) => {
+                return Next::GiveUp;
+            }
             End::Exited { ready_for: Some(lasted), .. } if lasted >= STEADY => self.ends = 0,
             End::Exited { .. } => {}
         }
@@ -66,7 +72,9 @@ impl Patience {
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Exited { code: 127, ready_for: None } => f.write_str("its command was not found (exit code 127)"),
+            Self::Exited { code: 127, ready_for } if ready_for.is_none_or(|lasted| lasted < BRIEF) => {
+                f.write_str("its command was not found (exit code 127)")
+            }
             Self::Exited { code, ready_for } => {
                 let when = if ready_for.is_some() { "" } else { " before it was ready" };
                 write!(f, "it ended with exit code {code}{when}")
@@ -105,7 +113,9 @@ mod tests {
         let missing = End::Exited { code: 127, ready_for: None };
         assert_eq!(Patience::default().after(missing), Next::GiveUp);
         assert_eq!(Patience::default().after(End::Late(STEADY)), Next::GiveUp);
-        let later = End::Exited { code: 127, ready_for: Some(Duration::ZERO) };
+        let too_soon = End::Exited { code: 127, ready_for: Some(Duration::ZERO) };
+        assert_eq!(Patience::default().after(too_soon), Next::GiveUp);
+        let later = End::Exited { code: 127, ready_for: Some(BRIEF) };
         assert_eq!(Patience::default().after(later), Next::Restart(FIRST_WAIT));
     }
 }
