@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
 mod common;
+#[path = "images/door.rs"]
+mod door;
 #[path = "images/house.rs"]
 mod house;
 #[path = "images/made.rs"]
@@ -16,7 +18,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use common::{Bench, ok, spec};
-use hob_sandbox::image::{Digest, ImageLimits, ImageReference};
+use door::{Answer, Asked, Door};
+use hob_sandbox::image::{Credentials, Digest, ImageLimits, ImageReference};
 use hob_sandbox::{Base, Provider, Spec};
 use house::{House, entries, on};
 use made::{INDEX, Image, Layer, tools};
@@ -288,6 +291,42 @@ async fn links_where_a_sandbox_mounts_lead_nowhere_on_the_host() {
     says(&refused.to_string(), "the base has a link there");
     assert!(entries(outside.path()).is_empty(), "nothing was made on the host");
     bench.close().await;
+}
+
+#[tokio::test]
+async fn a_registry_does_not_send_credentials_or_the_server_elsewhere() {
+    let house = House::new();
+    let pushed = Image::of([Layer::new().file("a", 0o644, "x")]).push(&house.registry, "image").await;
+    let known = Credentials { username: "somebody".to_owned(), password: "secret".to_owned() };
+    // An address of the cloud's metadata, for tokens and for blobs.
+    let realm = |_: &Asked, _: &str| {
+        let header = "www-authenticate: Bearer realm=\"http://169.254.169.254/token\"\r\n".to_owned();
+        Answer::Say("401 Unauthorized", header, String::new())
+    };
+    let reference = Door::before(&pushed, realm).await.reference("image");
+    let refused = house.store.pull(&reference, Some(&known), &|_| {}).await.unwrap_err().to_string();
+    says(&refused, "names an unfit address for tokens");
+    let led = |_: &Asked, _: &str| {
+        Answer::Say("307 Temporary Redirect", "location: http://169.254.169.254/x\r\n".to_owned(), String::new())
+    };
+    says(
+        &house.pull(&Door::before(&pushed, led).await.reference("image")).await.unwrap_err().to_string(),
+        "is not asked",
+    );
+    // Blobs may come from elsewhere, where nobody is shown what is for the registry.
+    let elsewhere = Door::before(&pushed, |_, _| Answer::Pass).await;
+    let there = elsewhere.reference("image").registry().to_owned();
+    let led = move |asked: &Asked, _: &str| match (&asked.authorization, asked.path.contains("/blobs/")) {
+        (None, _) => Answer::Say("401 Unauthorized", "www-authenticate: Basic\r\n".to_owned(), String::new()),
+        (Some(_), true) => {
+            Answer::Say("307 Temporary Redirect", format!("location: http://{there}{}\r\n", asked.path), String::new())
+        }
+        (Some(_), false) => Answer::Pass,
+    };
+    let reference = Door::before(&pushed, led).await.reference("image");
+    house.store.pull(&reference, Some(&known), &|_| {}).await.unwrap_or_else(|error| panic!("failed to {error}"));
+    let asked = elsewhere.asked();
+    assert!(asked.len() == 2 && asked.iter().all(|asked| asked.authorization.is_none()), "{asked:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
 mod common;
+#[path = "images/door.rs"]
+mod door;
 #[path = "images/house.rs"]
 mod house;
 #[path = "images/made.rs"]
@@ -17,6 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use common::{Bench, ok};
+use door::{Answer, Asked, Door};
 use hob_sandbox::Sandbox;
 use hob_sandbox::image::{Credentials, Digest, ImageReference, ImageStore, PullProgress};
 use house::{House, entries, on};
@@ -300,6 +303,56 @@ async fn a_closed_registry_wants_the_right_credentials() {
     let missing = house.registry.reference("private/other");
     let missing = house.store.pull(&missing, Some(&known("open sesame")), &|_| {}).await.unwrap_err().to_string();
     assert!(missing.contains("knows no such image"), "{missing}");
+}
+
+/// A door that wants the token which it hands out to `somebody`.
+fn wants_token(asked: &Asked, address: &str) -> Answer {
+    // somebody:open sesame
+    let known = asked.authorization.as_deref() == Some("Basic c29tZWJvZHk6b3BlbiBzZXNhbWU=");
+    let refusal = format!(
+        "www-authenticate: Bearer realm=\"http://{address}/token\",service=\"test\",scope=\"repository:image:pull\"\r\n"
+    );
+    match asked.path.split('?').next() {
+        Some("/token") if known => Answer::Say("200 OK", String::new(), r#"{"token":"let me in"}"#.to_owned()),
+        _ if asked.authorization.as_deref() == Some("Bearer let me in") => Answer::Pass,
+        _ => Answer::Say("401 Unauthorized", refusal, String::new()),
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_where_the_registry_says_and_shown_from_then_on() {
+    let house = House::new();
+    let pushed = Image::of([Layer::new().file("a", 0o644, "x")]).push(&house.registry, "image").await;
+    let door = Door::before(&pushed, wants_token).await;
+    let known = |password: &str| Credentials { username: "somebody".to_owned(), password: password.to_owned() };
+    let reference = door.reference("image");
+    let refused = house.store.pull(&reference, Some(&known("wrong")), &|_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("refuses \"somebody\""), "{refused}");
+    let before = door.asked().len();
+    let rootfs = house.store.pull(&reference, Some(&known("open sesame")), &|_| {}).await.unwrap();
+    assert_eq!(entries(&rootfs.layers[0]), ["a"]);
+    let asked = door.asked().split_off(before);
+    assert_eq!(asked[1].path, "/token?service=test&scope=repository%3Aimage%3Apull");
+    assert!(asked[2..].iter().all(|asked| asked.authorization.as_deref() == Some("Bearer let me in")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_or_fails_for_a_moment_is_asked_for_again() {
+    let house = House::new();
+    let pushed = Image::of([Layer::new().file("a", 0o644, vec![7; 100_000])]).push(&house.registry, "image").await;
+    let count = Mutex::new(0);
+    let flaky = move |_: &Asked, _: &str| {
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        match *count % 3 {
+            1 => Answer::Say("503 Service Unavailable", String::new(), String::new()),
+            2 => Answer::Cut(700),
+            _ => Answer::Pass,
+        }
+    };
+    let door = Door::before(&pushed, flaky).await;
+    let rootfs = house.pull(&door.reference("image")).await.unwrap_or_else(|error| panic!("failed to {error}"));
+    assert_eq!(fs::read(rootfs.layers[0].join("a")).unwrap(), vec![7; 100_000]);
 }
 
 #[tokio::test]

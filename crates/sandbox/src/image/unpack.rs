@@ -331,3 +331,6 @@ fn fill(file: &File, path: &[u8], archive: &mut Archive<'_>, at: u64, length: u6
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
