@@ -250,6 +250,16 @@ impl Sandbox {
         measured.await.map_err(lost)
     }
 
+    /// What it uses now, as far as the kernel counts it: all but the disk, which would have to be walked.
+    pub fn usage(&self) -> Stats {
+        cgroup::stats(&self.parts.groups)
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> Limits {
+        self.parts.limits
+    }
+
     /// What its owner should hear of from now on. A reader that lags loses the oldest.
     pub fn events(&self) -> broadcast::Receiver<SandboxEvent> {
         self.parts.events.subscribe()

@@ -17,6 +17,7 @@ use crate::decide::{Denial, Input, Step, TurnReport};
 use crate::error::EngineError;
 use crate::event::TurnOutcome;
 use crate::fold::SessionState;
+use crate::limits;
 use crate::log::{Beside, Refused};
 use crate::owned::Owned;
 use crate::requests::{Artifact, Queued, QueuedPrompt};
@@ -258,6 +259,7 @@ impl Driver {
             let input = match start(&owned).await {
                 Ok(Started { sandbox, environment }) => {
                     watch(&owned, &sandbox, told.clone(), life, alive.clone());
+                    limits::tell(&owned, &sandbox, alive.clone());
                     // Before anybody reaches the sandbox, so that whoever waits for its services waits for these.
                     owned.services.announce(&environment);
                     owned.presence.send_replace(Presence::Ready(sandbox.clone()));

@@ -2,6 +2,7 @@
 
 mod reach;
 mod sweep;
+mod usage;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

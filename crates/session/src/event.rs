@@ -110,6 +110,13 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         log: Option<String>,
     },
+    /// The sandbox's memory was full, and the kernel ended processes in it. The sandbox lives on.
+    OutOfMemory {
+        /// How many were ended since this was last told.
+        kills: u64,
+        /// What the sandbox may use, in bytes.
+        limit_bytes: u64,
+    },
     /// The session was given a name for lists.
     Titled {
         /// The name.

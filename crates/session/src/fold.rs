@@ -12,7 +12,7 @@ use crate::event::{CheckRun, EventKind, ModelCall, PhaseStatus};
 use crate::git::display_name;
 use crate::id::SessionId;
 use crate::places;
-use crate::requests::{Change, QueuedPrompt, ServiceState, Summary, Usage};
+use crate::requests::{Change, PhaseTime, QueuedPrompt, ServiceState, Summary, Usage};
 use crate::state::State;
 
 /// Bytes of a title and of a waiting prompt's words as lists show them.
@@ -97,6 +97,7 @@ impl SessionState {
             usage: Usage::default(),
             waiting_for: Vec::new(),
             place: None,
+            phases: Vec::new(),
             services: Vec::new(),
         };
         Self {
@@ -180,10 +181,8 @@ impl SessionState {
             EventKind::WaitingForPlace { position, of } => {
                 self.summary.place = Some(Place { position: *position, of: *of });
             }
-            EventKind::Phase { name, status, .. } if name == places::PHASE && *status != PhaseStatus::Started => {
-                if self.summary.place.take().is_none() {
-                    return false;
-                }
+            EventKind::Phase { name, status, elapsed_ms, .. } if *status != PhaseStatus::Started => {
+                self.phase_over(name, elapsed_ms.unwrap_or_default());
             }
             EventKind::Service { name, status, detail, .. } => {
                 self.service(ServiceState { name: name.clone(), status: *status, detail: detail.clone() });
@@ -247,6 +246,7 @@ impl SessionState {
             State::Starting => {
                 self.wanted = false;
                 self.summary.services.clear();
+                self.summary.phases.clear();
             }
             State::Archived => self.archiving = None,
             _ => {}
@@ -258,6 +258,15 @@ impl SessionState {
             Some(before) => *before = now,
             None => self.summary.services.push(now),
         }
+    }
+
+    fn phase_over(&mut self, name: &str, elapsed_ms: u64) {
+        if name == places::PHASE {
+            self.summary.place = None;
+        }
+        // The agent of a later turn may have started anew.
+        self.summary.phases.retain(|phase| phase.name != name);
+        self.summary.phases.push(PhaseTime { name: name.to_owned(), elapsed_ms });
     }
 
     fn queued(&mut self, prompt: QueuedPrompt) {

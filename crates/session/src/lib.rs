@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod fold;
 pub mod git;
 mod id;
+mod limits;
 mod log;
 mod owned;
 mod places;
@@ -48,8 +49,8 @@ pub use error::EngineError;
 pub use event::{Event, EventKind};
 pub use id::SessionId;
 pub use requests::{
-    Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewPrompt, NewSession, Page, Queued,
-    QueuedPrompt, Record, ServiceState, Summary, Usage,
+    Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewPrompt, NewSession, Page, PhaseTime,
+    Queued, QueuedPrompt, Record, SandboxUse, ServiceState, Summary, Usage,
 };
 pub use state::State;
 pub use waiting::WaitingSandbox;

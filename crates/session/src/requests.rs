@@ -119,9 +119,21 @@ pub struct Summary {
     /// Where its sandbox stands among those that wait for a place to run, while it does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub place: Option<crate::admission::Place>,
+    /// The phases of the last start that have ended, and of the agent's, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub phases: Vec<PhaseTime>,
     /// Services of the sandbox, as they stand or stood when it was put away.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub services: Vec<ServiceState>,
+}
+
+/// How long a phase of a start took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// The phase.
+    pub name: String,
+    /// How long it took.
+    pub elapsed_ms: u64,
 }
 
 /// A service of a sandbox.
@@ -179,6 +191,17 @@ pub struct Usage {
     pub cost_micro_usd: u64,
     /// Calls whose price is not known.
     pub unpriced_calls: u64,
+}
+
+/// What a sandbox uses now, and what it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxUse {
+    /// What is counted; the processor time since its start.
+    pub stats: hob_sandbox::Stats,
+    /// Processor time of this moment, in thousandths of a core.
+    pub cpu_millicores: Option<u64>,
+    /// What it may use.
+    pub limits: hob_sandbox::Limits,
 }
 
 /// Which sessions a list shows.

@@ -9,6 +9,7 @@ use hob_agent::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Wor
 use hob_sandbox::{Command, FileKind, Process, ProcessEvent, ProcessId, Sandbox, SandboxError};
 use tokio_util::task::TaskTracker;
 
+use crate::limits;
 use crate::services::Services;
 use crate::waiting::WaitingSandbox;
 
@@ -91,11 +92,12 @@ impl Workspace for SandboxWorkspace {
         let sandbox = self.sandbox().await?;
         let mut line = Command::shell(command.line).timeout(command.timeout);
         line.cwd = Some(command.cwd.as_deref().map_or_else(|| ROOT.to_owned(), absolute));
+        let kills_before = sandbox.usage().oom_kills.unwrap_or_default();
         let process = sandbox.exec(line).await.map_err(|error| fault(command.cwd.as_deref().unwrap_or("."), error))?;
         let id = process.id();
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sandbox.clone());
         let (running, tracker) = (Arc::clone(&self.running), self.tracker.clone());
-        Ok(Box::new(Shell { process, sandbox, running, tracker, killed: false }))
+        Ok(Box::new(Shell { process, sandbox, running, tracker, killed: false, kills_before, next: None }))
     }
 
     fn news(&self) -> Option<String> {
@@ -139,15 +141,35 @@ struct Shell {
     running: Arc<Mutex<HashMap<ProcessId, Sandbox>>>,
     tracker: TaskTracker,
     killed: bool,
+    /// How often the kernel had ended a process for memory before this command.
+    kills_before: u64,
+    /// What is told next.
+    next: Option<ShellEvent>,
+}
+
+impl Shell {
+    /// The end of a command; a note comes before it where memory was full meanwhile.
+    fn end(&mut self, end: ShellEvent) -> ShellEvent {
+        let kills = self.sandbox.usage().oom_kills.unwrap_or_default().saturating_sub(self.kills_before);
+        if kills == 0 {
+            return end;
+        }
+        self.next = Some(end);
+        let note = limits::note_to_agent(kills, self.sandbox.limits().memory_bytes);
+        ShellEvent::Stderr(note.into())
+    }
 }
 
 #[async_trait]
 impl ShellProcess for Shell {
     async fn next(&mut self) -> Option<ShellEvent> {
+        if let Some(next) = self.next.take() {
+            return Some(next);
+        }
         Some(match self.process.next().await? {
             ProcessEvent::Stdout(bytes) => ShellEvent::Stdout(bytes),
             ProcessEvent::Stderr(bytes) => ShellEvent::Stderr(bytes),
-            ProcessEvent::Exited(exit) => ShellEvent::Exited { code: exit.code, timed_out: exit.timed_out },
+            ProcessEvent::Exited(exit) => self.end(ShellEvent::Exited { code: exit.code, timed_out: exit.timed_out }),
             // As of a program that SIGKILL ended.
             ProcessEvent::Lost => ShellEvent::Exited { code: 137, timed_out: false },
         })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hob_scripted_model::{Scripts, Step};
 use hob_session::event::{PhaseStatus, TurnOutcome};
 use hob_session::{Capacity, EventKind, NewExec, NewPrompt, NewSession, SessionId, State};
 
@@ -111,6 +112,28 @@ async fn who_waits_too_long_is_told_how_many_places_there_are() {
     assert!(outcome == TurnOutcome::Failed && message.contains("[capacity]"), "{message}");
     house.state(&late, State::Failed).await;
     assert_eq!(house.engine.promised().1, 0);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_memory_is_ended_and_told_of_and_the_session_lives_on() {
+    let hungry = "python3 -c 'x = bytearray(400 << 20); print(len(x))'; echo \"it ended with $?\"";
+    let scripts = Scripts::new().script("hungry", [Step::shell(hungry), Step::say("Too much.")]);
+    let house = House::with(scripts, |config| config.limits.sandbox.memory_bytes = 96 << 20).await;
+    let id = house.session("@@script:hungry@@").await;
+    assert_eq!(house.turn_ended(&id, 1).await.0, TurnOutcome::Done, "{}", house.timeline(&id).await);
+    let told = house.wait(&id, |kind| matches!(kind, EventKind::OutOfMemory { .. })).await.kind;
+    assert_eq!(told, EventKind::OutOfMemory { kills: 1, limit_bytes: 96 << 20 });
+    let log = house.timeline(&id).await;
+    assert!(log.contains("it ended with 137"), "{log}");
+    assert!(log.contains("memory of 96 MiB was full while this command ran"), "the agent is told: {log}");
+    let used = house.engine.usage(&id).await.unwrap().expect("the sandbox lives on");
+    assert_eq!((used.stats.oom_kills, used.limits.memory_bytes), (Some(1), 96 << 20));
+    assert!(used.stats.memory_bytes.is_some_and(|bytes| bytes > 0 && bytes <= 96 << 20), "{used:?}");
+    assert!(used.stats.disk_bytes.is_some() && used.stats.processes.is_some() && used.cpu_millicores.is_some());
+    assert_eq!(house.engine.usage_of_all().0, 1);
+    house.engine.prompt(&id, prompt("@@script:hungry@@")).await.unwrap();
+    assert_eq!(house.turn_ended(&id, 2).await.0, TurnOutcome::Done, "{}", house.timeline(&id).await);
     house.close().await;
 }
 
