@@ -85,8 +85,22 @@ impl Metrics {
         head(&mut text, "hob_events", "gauge", "Events in the logs of all sessions.");
         line(&mut text, "hob_events", "", events);
         let (promised, waiting) = engine.promised();
+        let (running, used) = engine.usage_of_all();
         let gauges = [
             ("hob_sandboxes", "Sandboxes that have a place to run.", u64::from(promised.sandboxes)),
+            ("hob_sandboxes_running", "Sandboxes that are ready for work.", running),
+            ("hob_sandboxes_memory_bytes", "Memory that they use together.", used.memory_bytes.unwrap_or_default()),
+            ("hob_sandboxes_processes", "Processes and threads in them.", used.processes.unwrap_or_default()),
+            (
+                "hob_sandboxes_cpu_us",
+                "Processor time of those that run, since each began.",
+                used.cpu_us.unwrap_or_default(),
+            ),
+            (
+                "hob_sandboxes_oom_kills",
+                "Processes of those that run, ended for memory.",
+                used.oom_kills.unwrap_or_default(),
+            ),
             ("hob_sandboxes_waiting", "Sandboxes that wait for a place.", u64::from(waiting)),
             ("hob_sandboxes_promised_memory_bytes", "Memory that running sandboxes may use.", promised.memory_bytes),
             ("hob_sandboxes_promised_cpu_millicores", "Thousandths of a core likewise.", promised.cpu_millicores),

@@ -163,14 +163,35 @@ async fn metrics_tell_of_sessions_turns_phases_models_and_refusals() {
     for expect in [
         "hob_sessions{state=\"idle\"} 1\n",
         "hob_turns_total{outcome=\"done\"} 1\n",
+        "hob_phase_seconds_count{phase=\"queue\"} 1\n",
         "hob_phase_seconds_count{phase=\"sandbox\"} 1\n",
         "hob_phase_seconds_bucket{phase=\"workspace\",le=\"+Inf\"} 1\n",
         "hob_phase_seconds_count{phase=\"agent\"} 1\n",
         "hob_model_calls_total{model=\"scripted-model\"} 1\n",
         "hob_gateway_refusals_total 1\n",
+        "hob_sandboxes 1\n",
+        "hob_sandboxes_running 1\n",
+        "hob_sandboxes_waiting 0\n",
     ] {
         assert!(text.contains(expect), "{expect} in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn what_a_sandbox_uses_is_told_and_none_is_started_for_it() {
+    let server = TestServer::start().await;
+    let session = server.session(Some(SAY)).await;
+    session.turns(1).await;
+    session.sh("true").await;
+    let stats = server.get(&session.path("/stats")).await;
+    assert_eq!((&stats["running"], &stats["oom_kills"]), (&json!(true), &json!(0)), "{stats}");
+    assert!(stats["memory_bytes"].as_u64() < stats["limits"]["memory_bytes"].as_u64(), "{stats}");
+    assert!(stats["processes"].as_u64() >= Some(1) && stats["disk_bytes"].is_u64(), "{stats}");
+    let phases = server.get(&session.path("")).await["phases"].clone();
+    let names: Vec<&str> = phases.as_array().unwrap().iter().filter_map(|phase| phase["name"].as_str()).collect();
+    assert!(["queue", "workspace", "sandbox"].iter().all(|name| names.contains(name)), "{names:?}");
+    server.post(&session.path("/archive"), json!({})).await;
+    assert_eq!(server.get(&session.path("/stats")).await, json!({ "running": false }));
 }
 
 #[tokio::test]

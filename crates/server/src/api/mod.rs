@@ -21,6 +21,7 @@ mod list_sessions;
 mod login;
 mod queue_prompt;
 mod shapes;
+mod stats;
 mod stop;
 mod terminal;
 
@@ -39,7 +40,9 @@ use utoipa_axum::routes;
 
 pub use extract::AUTHOR_HEADER;
 pub(crate) use extract::author as author_of;
-pub use shapes::{CreateSession, PromptAccepted, SessionCreated, SessionPage, SessionView};
+pub use shapes::{
+    CreateSession, LimitsView, PhaseTimeView, PromptAccepted, SessionCreated, SessionPage, SessionView, StatsView,
+};
 
 use crate::auth::{Auth, Signed, origin::Hosts, require_owner, require_safe_origin};
 use crate::metrics::Metrics;
@@ -95,6 +98,7 @@ fn v1() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_session::create_session, list_sessions::list_sessions))
         .routes(routes!(get_session::get_session))
+        .routes(routes!(stats::stats))
         .routes(routes!(queue_prompt::queue_prompt))
         .routes(routes!(cancel_prompt::cancel_prompt))
         .routes(routes!(stop::stop))

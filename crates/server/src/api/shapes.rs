@@ -125,9 +125,59 @@ pub struct SessionView {
     /// Where its sandbox stands among those that wait for a place to run, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<PlaceView>,
+    /// The phases of the last start that have ended, and of the agent's, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseTimeView>,
     /// Services of its sandbox, as they stand or stood when it was put away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceView>,
+}
+
+/// What a session's sandbox uses now. What this machine does not count is absent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct StatsView {
+    /// Whether there is a sandbox now; all else is absent where there is none.
+    pub running: bool,
+    /// Processor time of this moment, in thousandths of a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millicores: Option<u64>,
+    /// Memory in bytes, page cache included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Bytes that it has written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// How often the kernel ended a process of it because memory was full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsView>,
+}
+
+/// What a sandbox may use.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LimitsView {
+    /// Processor time, in thousandths of a core.
+    pub cpu_millicores: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Bytes that it may write.
+    pub disk_bytes: u64,
+    /// Processes and threads.
+    pub processes: u32,
+}
+
+/// How long a phase of the last start took.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PhaseTimeView {
+    /// `queue`, `workspace`, `sandbox`, `agent` and others.
+    pub name: String,
+    /// How long it took.
+    pub elapsed_ms: u64,
 }
 
 /// A place in the queue of sandboxes.
@@ -275,12 +325,37 @@ impl From<engine::Summary> for SessionView {
                 unpriced_calls: usage.unpriced_calls,
             },
             waiting_for: session.waiting_for,
+            phases: session
+                .phases
+                .into_iter()
+                .map(|phase| PhaseTimeView { name: phase.name, elapsed_ms: phase.elapsed_ms })
+                .collect(),
             place: session.place.map(|place| PlaceView { position: place.position, of: place.of }),
             services: session
                 .services
                 .into_iter()
                 .map(|service| ServiceView { name: service.name, status: word(service.status), detail: service.detail })
                 .collect(),
+        }
+    }
+}
+
+impl From<engine::SandboxUse> for StatsView {
+    fn from(used: engine::SandboxUse) -> Self {
+        let engine::SandboxUse { stats, cpu_millicores, limits } = used;
+        Self {
+            running: true,
+            cpu_millicores,
+            memory_bytes: stats.memory_bytes,
+            disk_bytes: stats.disk_bytes,
+            processes: stats.processes,
+            oom_kills: stats.oom_kills,
+            limits: Some(LimitsView {
+                cpu_millicores: limits.cpu_millicores,
+                memory_bytes: limits.memory_bytes,
+                disk_bytes: limits.disk_bytes,
+                processes: limits.processes,
+            }),
         }
     }
 }

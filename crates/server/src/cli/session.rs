@@ -8,8 +8,8 @@ use serde_json::json;
 use super::context::{print, print_json, table};
 use super::follow::{Screen, Until, follow, print_log};
 use super::{Client, Context, Failure};
-use crate::api::{PromptAccepted, SessionPage, SessionView};
-use crate::render::style::{ago, clean, counted, first_line, thousands};
+use crate::api::{LimitsView, PhaseTimeView, PromptAccepted, SessionPage, SessionView, StatsView};
+use crate::render::style::{ago, clean, counted, duration, first_line, thousands};
 use crate::render::waiting_for_place;
 
 #[derive(Debug, Subcommand)]
@@ -121,8 +121,11 @@ async fn list(context: &Context, client: &Client, state: Option<&str>) -> Result
 
 async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failure> {
     let session: SessionView = client.get(&format!("/api/v1/sessions/{id}")).await?;
+    let stats: StatsView = client.get(&format!("/api/v1/sessions/{id}/stats")).await?;
     if context.json() {
-        return print_json(&session);
+        let mut json = serde_json::to_value(&session).unwrap_or_default();
+        json["stats"] = json!(stats);
+        return print_json(&json);
     }
     let mut rows = vec![
         row("session", &session.id),
@@ -133,6 +136,8 @@ async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failur
         row("changed", &at(session.updated_ms)),
     ];
     rows.extend(session.place.as_ref().map(|place| row("waits", &waiting_for_place(place.position, place.of))));
+    rows.extend(started(&session.phases));
+    rows.extend(stats.limits.as_ref().map(|limits| row("uses", &used(&stats, limits))));
     if let Some(outcome) = &session.last_outcome {
         rows.push(row("last turn", outcome));
     }
@@ -154,6 +159,26 @@ async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failur
     rows.extend(session.queue.iter().map(|queued| row("waits", &first_line(&queued.text))));
     rows.extend(session.waiting_for.iter().map(|request| row("asks", request)));
     print(&table(&rows))
+}
+
+/// How long each phase of the last start took.
+fn started(phases: &[PhaseTimeView]) -> Option<Vec<String>> {
+    let phases: Vec<_> =
+        phases.iter().map(|phase| format!("{} {}", clean(&phase.name), duration(phase.elapsed_ms))).collect();
+    (!phases.is_empty()).then(|| row("start", &phases.join(", ")))
+}
+
+/// What a sandbox uses of what it may.
+fn used(stats: &StatsView, limits: &LimitsView) -> String {
+    let cores = |millicores: u64| format!("{}.{:02}", millicores / 1_000, millicores % 1_000 / 10);
+    let mib = |bytes: u64| format!("{} MiB", thousands(bytes >> 20));
+    let parts = [
+        stats.cpu_millicores.map(|now| format!("{} of {} cores", cores(now), cores(limits.cpu_millicores.into()))),
+        stats.memory_bytes.map(|now| format!("memory {} of {}", mib(now), mib(limits.memory_bytes))),
+        stats.disk_bytes.map(|now| format!("disk {} of {}", mib(now), mib(limits.disk_bytes))),
+        stats.processes.map(|now| format!("{} of {} processes", thousands(now), thousands(limits.processes.into()))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn row(name: &str, value: &str) -> Vec<String> {

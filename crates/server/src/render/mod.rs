@@ -119,6 +119,7 @@ impl Renderer {
             EventKind::Phase { name, status, elapsed_ms, detail } => {
                 self.phase_line(name, *status, *elapsed_ms, detail.as_deref())
             }
+            EventKind::OutOfMemory { kills, limit_bytes } => self.out_of_memory(*kills, *limit_bytes),
             EventKind::WaitingForPlace { position, of } => {
                 let waits = waiting_for_place(*position, *of);
                 self.phase = Some(format!("{waits} …"));
@@ -222,6 +223,13 @@ impl Renderer {
             }
             PhaseStatus::Failed => format!("{} {name}{detail}\n", self.style.red("✗")),
         }
+    }
+
+    fn out_of_memory(&self, kills: u64, limit_bytes: u64) -> String {
+        let ended = counted(kills, "process");
+        let full = format!("memory of {} MiB was full, {ended} ended by the kernel", limit_bytes >> 20);
+        let advice = "use less, or allow more with `memory` in .hob/environment.toml or [sandbox] of hob.toml";
+        format!("{}: {advice}\n", self.style.yellow(&full))
     }
 
     fn model_call(&mut self, call: &ModelCall) -> String {
