@@ -182,6 +182,21 @@ async fn a_layer_is_fetched_once_for_all_images_and_all_who_pull_at_once() {
 }
 
 #[tokio::test]
+async fn what_no_image_in_use_has_is_removed() {
+    let house = House::new();
+    let shared = || Layer::new().file("shared", 0o644, "x");
+    let one = Image::of([shared(), Layer::new().file("one", 0o644, "1")]).push(&house.registry, "one").await;
+    let two = Image::of([shared(), Layer::new().file("two", 0o644, "2")]).push(&house.registry, "two").await;
+    let (kept, gone) = (house.pull(&one).await.unwrap(), house.pull(&two).await.unwrap());
+    assert_eq!(house.store.remove_unused(&[kept.digest.clone()].into()).await.unwrap(), 1);
+    assert_eq!(house.store.find(&kept.digest).unwrap(), Some(kept.clone()));
+    assert_eq!(house.store.find(&gone.digest).unwrap(), None);
+    assert_eq!(house.pull(&two).await.unwrap(), gone, "it can be had again");
+    assert_eq!(house.store.remove_unused(&[].into()).await.unwrap(), 3);
+    assert!(["layers", "pulled", "new"].iter().all(|part| entries(&house.images().join(part)).is_empty()));
+}
+
+#[tokio::test]
 async fn what_a_killed_process_left_half_done_is_removed_and_pulled_again() {
     let house = House::new();
     let reference = Image::of([Layer::new().file("file", 0o644, "whole")]).push(&house.registry, "image").await;

@@ -40,6 +40,7 @@ impl ImageStore {
         }
         let digest = Digest::of(format!("debian {suite} {}", machine()).as_bytes());
         let inner = self.inner();
+        let _pulling = inner.pulls().read().await;
         let turn = inner.turn_of(&digest);
         let _turn = turn.lock().await;
         if let Some(known) = self.find(&digest)? {

@@ -122,6 +122,43 @@ impl Layers {
     }
 }
 
+impl Layers {
+    /// Where everything is.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The names under which images are remembered.
+    pub(super) fn remembered(&self) -> Result<Vec<Digest>, ImageError> {
+        self.names(PULLED)
+    }
+
+    /// The layers that are complete.
+    pub(super) fn kept(&self) -> Result<Vec<Digest>, ImageError> {
+        self.names(LAYERS)
+    }
+
+    fn names(&self, part: &str) -> Result<Vec<Digest>, ImageError> {
+        let folder = self.folder.join(part);
+        let entries = fs::read_dir(&folder).map_err(failed("list", &folder))?;
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().trim_end_matches(".json").to_owned();
+        Ok(entries.flatten().filter_map(|entry| Digest::parse(&format!("sha256:{}", name(entry)))).collect())
+    }
+
+    /// Remembers an image no more.
+    pub(super) fn forget(&self, name: &Digest) -> Result<(), ImageError> {
+        let path = self.folder.join(PULLED).join(format!("{}.json", name.hex()));
+        fs::remove_file(&path).map_err(failed("remove", &path))
+    }
+
+    /// Removes a layer: at once from its place, so that a kill leaves no half of it there.
+    pub(super) fn remove(&self, digest: &Digest) -> Result<(), ImageError> {
+        let (fresh, place) = (self.fresh()?, self.of(digest));
+        // Removed with the folder in the making that it has become a part of.
+        fs::rename(&place, fresh.folder.join("removed")).map_err(failed("remove", &place))
+    }
+}
+
 impl Fresh {
     /// The file for what is fetched.
     pub(super) fn blob(&self) -> PathBuf {

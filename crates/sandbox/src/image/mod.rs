@@ -13,6 +13,7 @@ mod archive;
 mod budget;
 mod challenge;
 mod client;
+mod collect;
 mod config;
 mod debian;
 mod digest;

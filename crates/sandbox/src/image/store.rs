@@ -43,6 +43,8 @@ pub(super) struct Inner {
     limits: ImageLimits,
     /// One pull of a layer at a time: the second finds what the first has made.
     busy: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Read by those who pull, written by whoever removes.
+    pulls: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// An image as the store remembers it. New fields must have a default.
@@ -72,7 +74,9 @@ impl ImageStore {
     pub fn with_limits(folder: &Path, limits: ImageLimits) -> Result<Self, ImageError> {
         let (layers, left) = Layers::open(folder)?;
         left.iter().for_each(|path| layers::discard(path));
-        Ok(Self { inner: Arc::new(Inner { layers: Arc::new(layers), limits, busy: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { layers: Arc::new(layers), limits, busy: Mutex::default(), pulls: Arc::default() }),
+        })
     }
 
     /// An image that was pulled before, by the digest of its manifest, without asking anybody.
@@ -101,6 +105,7 @@ impl ImageStore {
         credentials: Option<&Credentials>,
         progress: OnProgress<'_>,
     ) -> Result<Rootfs, ImageError> {
+        let _pulling = self.inner.pulls.read().await;
         if let Some(known) = reference.digest().map(|digest| self.inner.find(digest)).transpose()?.flatten() {
             return Ok(known);
         }
@@ -125,6 +130,10 @@ impl ImageStore {
 }
 
 impl Inner {
+    pub(super) fn pulls(&self) -> &Arc<tokio::sync::RwLock<()>> {
+        &self.pulls
+    }
+
     pub(super) fn limits(&self) -> ImageLimits {
         self.limits
     }
