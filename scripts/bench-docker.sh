@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# How long `docker run` and `docker exec` take to the first byte from a shell, against Hob's sandboxes.
+# How long `docker run` and `docker exec` take to the first byte from a shell, and `docker commit` to keep an hour's work,
+# against Hob's sandboxes.
 #
-# usage: scripts/bench-docker.sh [RESULTS]      RESULTS: JSON lines of the same run, with sandbox.cold and sandbox.exec
+# usage: scripts/bench-docker.sh [RESULTS]      RESULTS: JSON lines of the same run, with sandbox.cold, sandbox.exec and
+#        snapshot.taken
 #
 # Prints a line of JSON for each figure, or, where there is no Docker, says so on stderr and prints nothing. Uses the
 # daemon that runs, else starts Debian's own (docker.io) by hand in its own mount and network namespaces, which needs
@@ -83,5 +85,18 @@ container=$(docker run --detach --rm --network none $image /bin/busybox sleep 36
 in_container() { docker exec "$container" sh -c 'echo ready'; }
 in_container >/dev/null
 for _ in $(seq "$runs"); do first_line_ms in_container; done | figure docker.exec sandbox.exec
+
+# The same work as crates/sandbox/examples/bench_snapshot.rs does, then what it left is kept.
+work='mkdir -p /new /old && head -c 20000000 /dev/urandom > /big && for n in $(seq 2000); do head -c 6000 /dev/zero > /new/$n; done && for n in $(seq 300); do head -c 3000 /dev/urandom > /old/$n; done'
+for n in $(seq $((runs / 4))); do
+    worker=$(docker run --detach --network none $image /bin/busybox sleep 3600)
+    docker exec "$worker" sh -c "$work"
+    start=$EPOCHREALTIME
+    docker commit "$worker" "hob-bench:work-$n" >/dev/null
+    end=$EPOCHREALTIME
+    echo $(((${end/./} - ${start/./}))) | awk '{ printf "%.2f\n", $1 / 1000 }'
+    docker rm --force "$worker" >/dev/null
+    docker image rm "hob-bench:work-$n" >/dev/null
+done | figure docker.commit snapshot.taken
 docker kill "$container" >/dev/null
 docker image rm $image >/dev/null

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 # crate:example, in the order of the table.
 benches=(
     hob-sandbox:bench_sandbox
+    hob-sandbox:bench_snapshot
     hob-session:bench_store
     hob-gateway:latency
     hob-agent:bench_first_request

@@ -4,15 +4,17 @@
 //! its fork, with nobody to talk to: the same control groups with the same limits, the same seven namespaces, an overlay
 //! for each one that a sandbox has, of the same layers, `/proc`, `/dev` with its devices and terminals, the new root, the
 //! same seccomp programs, `/bin/sh`. To enter a group is to wait for the kernel and not to compute, so there is a second
-//! figure for the floor without groups: the least that any sandbox could take, with limits or without. Left out of it are the shift of owners, toolchain folders, `lo`, dropped capabilities
-//! and everything that makes a sandbox answer: helper, `bwrap`, guest, sockets, records. `cold` is from the request for a
-//! sandbox to the first byte of a shell in it; `exec` is a shell in a sandbox that is up, against a plain spawn of the
-//! same shell.
+//! figure for the floor without groups: the least that any sandbox could take, with limits or without. Left out of it are
+//! the shift of owners, toolchain folders, `lo`, dropped capabilities and everything that makes a sandbox answer: helper,
+//! `bwrap`, guest, sockets, records. `cold` is from the request for a sandbox to the first byte of a shell in it; `exec`
+//! is a shell in a sandbox that is up, against a plain spawn of the same shell.
 //!
 //! Rounds are interleaved, so that noise of the machine falls on all alike; the load average is printed with them. Needs
 //! root. Usage: `bench_sandbox [ROUNDS]`.
 
 #![expect(clippy::print_stdout, reason = "figures are this program's output")]
+
+mod figures;
 
 use std::ffi::CString;
 use std::fs;
@@ -22,12 +24,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
-use hob_sandbox::{Base, Command, Limits, Local, LocalConfig, ProcessEvent, Provider, Sandbox, SandboxId, Spec, Token};
+use figures::{Failure, percentile, print, shell, spec};
+use hob_sandbox::{Local, LocalConfig, Provider};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 use seccompiler::sock_filter;
-
-type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -73,29 +74,6 @@ async fn measure(rounds: usize) -> Result<(), Failure> {
     print("sandbox.exec", &mut exec, "sandbox.spawn", spawn_p50);
     println!("load: {}", fs::read_to_string("/proc/loadavg")?.trim());
     Ok(())
-}
-
-fn spec(name: &str) -> Result<Spec, Failure> {
-    Ok(Spec {
-        id: SandboxId::new(name)?,
-        epoch: 1,
-        token: Token("bench".to_owned()),
-        base: Base::Host,
-        layers: Vec::new(),
-        workspace: None,
-        mounts: Vec::new(),
-        env: [].into(),
-        limits: Limits::default(),
-        gateway: None,
-    })
-}
-
-async fn shell(sandbox: &Sandbox) -> Result<(), Failure> {
-    let mut process = sandbox.exec(Command::new(["/bin/sh", "-c", "echo"]).cwd("/")).await?;
-    match process.next().await {
-        Some(ProcessEvent::Stdout(_)) => Ok(()),
-        other => Err(format!("hear of a shell: {other:?}").into()),
-    }
 }
 
 fn measure_floor(which: &str, data: &Path, name: &str) -> Result<Duration, Failure> {
@@ -209,22 +187,4 @@ fn first_byte(program: &mut Program) -> Result<Duration, Failure> {
     let elapsed = begun.elapsed();
     child.wait()?;
     Ok(elapsed)
-}
-
-fn percentile(times: &mut [Duration], percent: usize) -> Duration {
-    times.sort_unstable();
-    times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
-}
-
-fn print(name: &str, times: &mut [Duration], against: &str, base: Duration) {
-    let (p50, p95) = (percentile(times, 50), percentile(times, 95));
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let ratio = p50.as_secs_f64() / base.as_secs_f64().max(f64::EPSILON);
-    println!(
-        "{{\"name\":\"{name}\",\"unit\":\"ms\",\"min\":{:.3},\"p50\":{:.3},\"p95\":{:.3},\"n\":{},\"against\":\"{against}\",\"ratio\":{ratio:.2}}}",
-        ms(times.first().copied().unwrap_or_default()),
-        ms(p50),
-        ms(p95),
-        times.len()
-    );
 }

@@ -1,12 +1,12 @@
 //! The server's end of the sandbox helper: finds the one that runs, or starts one, and asks it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hob_guest::frame::{self, Decoder};
 use hob_guest::launch::{FromHelper, HELPER_SOCKET, Plan, ToHelper};
@@ -24,6 +24,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long it may take to come up.
 const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long its program may be busy.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
 /// A sandbox ended: its name and why. An empty name stands for all of them: the helper is gone.
 pub(crate) type Ended = (String, String);
@@ -139,7 +142,7 @@ fn start(folder: &Path, program: &Path, ids: &Ids) -> Result<(), String> {
     if matches!(ids, Ids::Borrowed { .. }) {
         command.arg("--rootless");
     }
-    let mut child = command.stderr(Stdio::inherit()).spawn().map_err(failed("start"))?;
+    let mut child = spawn(command.stderr(Stdio::inherit())).map_err(failed("start"))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     child.wait().map_err(failed("start"))?;
     for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
@@ -155,6 +158,20 @@ fn start(folder: &Path, program: &Path, ids: &Ids) -> Result<(), String> {
     }
     let log: PathBuf = folder.join("helper.log");
     Err(format!("start the sandbox helper: it ended at once (see {})", log.display()))
+}
+
+/// Starts a program that may have been written a moment ago. What another thread starts at the same time holds the file
+/// open for writing until it has executed, and the kernel refuses to run it for so long.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let begun = Instant::now();
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && begun.elapsed() < BUSY_LIMIT => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn listen(mut reader: OwnedReadHalf, waiting: Waiting, ended: broadcast::Sender<Ended>, gone: CancellationToken) {

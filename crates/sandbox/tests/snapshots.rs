@@ -12,7 +12,7 @@ use hob_sandbox::{LayerId, Provider, Sandbox, Snapshot, Spec};
 
 /// Everything about a tree that a person or a program could notice.
 const LOOK: &str = "cd /workspace && find . -printf '%p %y %m %U:%G %s %T@ %l\\n' | grep -v '^. ' | sort; \
-                    find . -type f -exec sha256sum {} + | sort; getcap -r . 2>/dev/null";
+                    find . -type f -exec sha256sum {} + | sort";
 
 /// Makes files of every kind, some owned by others, some old.
 const MAKE: &str = "cd /workspace && mkdir -p deep/er .cache && echo one > deep/er/one && head -c 300000 /dev/zero > big && \
