@@ -87,6 +87,10 @@ async fn a_fork_outlives_what_it_was_forked_from_and_nothing_else_does() {
     assert_eq!(layers(), 0);
     let gone = bench.local.create(Spec { layers: taken.layers, ..spec("late") }).await;
     assert!(gone.unwrap_err().to_string().contains("origin.1"), "the error names the layer");
+    std::fs::create_dir(bench.data().join("sandboxes/odd")).unwrap();
+    std::fs::write(bench.data().join("sandboxes/odd/record.json"), "torn").unwrap();
+    let again = hob_sandbox::Local::open(hob_sandbox::LocalConfig::new(bench.data())).await;
+    assert!(again.is_ok(), "a record that nobody understands keeps no server from starting");
     bench.close().await;
 }
 
@@ -94,6 +98,7 @@ async fn a_fork_outlives_what_it_was_forked_from_and_nothing_else_does() {
 async fn many_snapshots_are_merged_and_nothing_comes_back_or_goes() {
     let bench = Bench::new().await;
     let mut expected = String::new();
+    let mut named = std::collections::BTreeSet::new();
     for round in 0..35 {
         let sandbox = bench.sandbox("long").await;
         if round > 0 {
@@ -108,6 +113,7 @@ async fn many_snapshots_are_merged_and_nothing_comes_back_or_goes() {
         expected = look(&sandbox).await;
         let taken = snapshot(&bench, "long").await;
         assert!(taken.layers.len() <= 32, "{}", taken.layers.len());
+        assert!(named.insert(taken.layers[0].clone()), "{} stands for two contents", taken.layers[0]);
     }
     bench.close().await;
 }

@@ -42,6 +42,11 @@ impl LayerId {
         Self(format!("{sandbox}.{number}"))
     }
 
+    /// The number.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.rsplit_once('.').and_then(|(_, number)| number.parse().ok()).unwrap_or_default()
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -90,9 +95,10 @@ impl Layers {
         self.folder_of(id).join("tree")
     }
 
-    /// Makes an empty layer under a name that no layer has had as long as anything knows of it.
-    pub(crate) fn make(&self, sandbox: &SandboxId) -> Result<LayerId, SandboxError> {
-        let names = (1..).map(|number| LayerId::new(sandbox, number));
+    /// Makes an empty layer with a number above `last`. A number is never given twice: a log may still name a layer that is
+    /// gone, and must not find another one there.
+    pub(crate) fn make(&self, sandbox: &SandboxId, last: u64) -> Result<LayerId, SandboxError> {
+        let names = (last.saturating_add(1)..).map(|number| LayerId::new(sandbox, number));
         for id in names {
             let folder = self.folder_of(&id);
             match fs::create_dir(&folder) {
@@ -105,8 +111,8 @@ impl Layers {
     }
 
     /// Makes one frozen layer of a chain, topmost first, with the same files. The others stay as they are.
-    pub(crate) fn flatten(&self, sandbox: &SandboxId, chain: &[LayerId]) -> Result<LayerId, SandboxError> {
-        let merged = self.make(sandbox)?;
+    pub(crate) fn flatten(&self, sandbox: &SandboxId, last: u64, chain: &[LayerId]) -> Result<LayerId, SandboxError> {
+        let merged = self.make(sandbox, last)?;
         let target = self.tree_of(&merged);
         fs::create_dir(&target).map_err(failed("create", &target))?;
         let trees: Vec<PathBuf> = chain.iter().rev().map(|id| self.tree_of(id)).collect();

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A sandbox's folder is the truth: its record says what it is made of, its [layers](crate::layer) hold what it has
-//! written. So one
-//! that died is made again by the same steps, and a restarted server knows everything that the last one knew.
+//! written. So one that died is made again by the same steps, and a restarted server knows everything that the last one
+//! knew.
 
 mod plan;
 mod record;
@@ -172,7 +172,7 @@ impl Inner {
             tasks: TaskTracker::new(),
             folder,
         };
-        inner.collect()?;
+        inner.collect();
         record::empty_trash(&inner.folder, &inner.tasks);
         Ok(inner)
     }
@@ -318,6 +318,7 @@ impl Inner {
             base: name,
             layer: None,
             below: Chain::default(),
+            last_layer: old.as_ref().map_or(0, |old| old.last_layer),
             lost: None,
             spec: spec.without_token(),
         };
@@ -437,7 +438,7 @@ impl Provider for Local {
         let folder = self.inner.folder_of(id);
         let slot = record::read(&folder)?.map(|record| record.slot);
         record::discard(&self.inner.folder, &folder, &self.inner.tasks)?;
-        self.inner.collect()?;
+        self.inner.collect();
         slot.into_iter().for_each(|slot| self.inner.give_slot(slot));
         Ok(())
     }

@@ -33,6 +33,9 @@ pub(super) struct Record {
     /// The frozen layers under that.
     #[serde(default)]
     pub(super) below: Chain,
+    /// The highest number that a layer of it has had.
+    #[serde(default)]
+    pub(super) last_layer: u64,
     /// What of its files could not be used at its last start, in words for a person.
     #[serde(default)]
     pub(super) lost: Option<String>,

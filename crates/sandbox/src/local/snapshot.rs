@@ -38,9 +38,10 @@ impl Inner {
         fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
         let in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
         self.still_there(&stand.below.0)?;
-        let layer = stand.open.map_or_else(|| self.layers.make(&id), Ok)?;
+        let layer = stand.open.map_or_else(|| self.layers.make(&id, record.last_layer), Ok)?;
         let open = self.layers.folder_of(&layer);
-        let record = Record { layer: Some(layer), below: stand.below, lost, ..record };
+        let last_layer = record.last_layer.max(layer.number());
+        let record = Record { layer: Some(layer), below: stand.below, last_layer, lost, ..record };
         record::write(&folder, &record)?;
         drop(in_use);
         Ok((record, open))
@@ -74,14 +75,17 @@ impl Inner {
             record.below.0.insert(0, open);
         }
         if record.below.0.len() > CHAIN_LEN_MAX {
-            match self.layers.flatten(id, &record.below.0) {
-                Ok(merged) => record.below = Chain(vec![merged]),
+            match self.layers.flatten(id, record.last_layer, &record.below.0) {
+                Ok(merged) => {
+                    record.last_layer = merged.number();
+                    record.below = Chain(vec![merged]);
+                }
                 // A long chain is slower, and no worse than that.
                 Err(error) => tracing::warn!(sandbox.id = %id, "its layers stay apart: failed to {error}"),
             }
         }
         record::write(&folder, &record)?;
-        self.collect()?;
+        self.collect();
         Ok(Snapshot { layers: record.below.0, entries, bytes })
     }
 
@@ -92,7 +96,8 @@ impl Inner {
         let text = serde_json::to_vec(layers).map_err(|error| failed("write", &path)(error.into()))?;
         record::write_whole(&path, &text, 0o600)?;
         drop(in_use);
-        self.collect()
+        self.collect();
+        Ok(())
     }
 
     pub(super) fn unpin(&self, name: &SandboxId) -> Result<(), SandboxError> {
@@ -100,12 +105,22 @@ impl Inner {
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("remove", &path)(error)),
-            Ok(()) => self.collect(),
+            Ok(()) => {
+                self.collect();
+                Ok(())
+            }
         }
     }
 
-    /// Discards the layers that no sandbox and no pin needs.
-    pub(super) fn collect(&self) -> Result<(), SandboxError> {
+    /// Discards the layers that no sandbox and no pin needs. Where it is not known which those are, all stay: what was
+    /// asked for is done without it.
+    pub(super) fn collect(&self) {
+        if let Err(error) = self.try_collect() {
+            tracing::warn!("layers that nobody needs may stay: failed to {error}");
+        }
+    }
+
+    fn try_collect(&self) -> Result<(), SandboxError> {
         let _in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let mut needed = self.pinned()?;
         for id in record::list(&self.folder)? {

@@ -120,6 +120,16 @@ impl Services {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Nothing more will start: whoever waits need not.
+    fn give_up(&self, reason: &str) {
+        self.board.send_modify(|board| {
+            board.preparing = false;
+            for entry in board.entries.iter_mut().filter(|entry| !entry.status.is_settled()) {
+                (entry.status, entry.detail) = (ServiceStatus::Failed, Some(reason.to_owned()));
+            }
+        });
+    }
+
     /// Puts a status on the board.
     fn put(&self, name: &str, status: ServiceStatus, detail: Option<String>, log: Option<String>) {
         self.board.send_modify(|board| {
@@ -143,6 +153,7 @@ pub(crate) fn begin(owned: &Arc<Owned>, sandbox: Sandbox, environment: Environme
             && !alive.is_cancelled()
         {
             tracing::error!(session.id = %owned.id, "the services are not watched: {reason}");
+            owned.services.give_up(&reason);
         }
     });
 }
