@@ -29,7 +29,7 @@ pub use described::{Described, describe};
 pub use draft::draft;
 pub use error::{EnvironmentError, Place};
 pub use fingerprint::{Fingerprints, fingerprint, fingerprints};
-pub use keys::{EXAMPLE, KEYS, Key, reference};
+pub use keys::{EXAMPLE, KEYS, reference};
 pub use notices::not_yet;
 pub use parse::parse;
 

@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod fold;
 pub mod git;
 mod id;
+pub mod keys;
 mod limits;
 mod log;
 mod owned;

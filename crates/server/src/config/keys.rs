@@ -2,22 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// One key.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// Its whole path; a segment in capitals stands for a name of one's own.
-    pub path: &'static str,
-    /// What kind of value it takes.
-    pub kind: &'static str,
-    /// What counts when it is absent.
-    pub default: &'static str,
-    /// What it does.
-    pub does: &'static str,
-}
-
-const fn key(path: &'static str, kind: &'static str, default: &'static str, does: &'static str) -> Key {
-    Key { path, kind, default, does }
-}
+use hob_session::keys::{Key, TABLE_HEAD, key};
 
 /// All keys, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -165,12 +150,12 @@ pub fn reference() -> String {
     let mut text = String::from(INTRODUCTION);
     let mut table = "";
     for key in KEYS {
-        let (head, leaf) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        let (head, _) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         if head != table {
             table = head;
-            let _infallible = write!(text, "\n## `[{head}]`\n\n| key | value | default | does |\n|---|---|---|---|\n");
+            let _infallible = write!(text, "\n## `[{head}]`\n\n{TABLE_HEAD}");
         }
-        let _infallible = writeln!(text, "| `{leaf}` | {} | {} | {} |", key.kind, key.default, key.does);
+        text.push_str(&key.row());
     }
     text.push_str(EXAMPLE);
     text

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use keys::{KEYS, Key, reference};
+pub use keys::{KEYS, reference};
 pub use models::{Environment, add_known_models};
 pub(crate) use parse::nearest;
 pub use parse::{ConfigError, Place};

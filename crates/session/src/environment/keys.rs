@@ -3,22 +3,7 @@
 
 use std::fmt::Write as _;
 
-/// One key.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// Its whole path, such as `services.port`.
-    pub path: &'static str,
-    /// What kind of value it takes.
-    pub kind: &'static str,
-    /// What counts when it is absent.
-    pub default: &'static str,
-    /// What it does.
-    pub does: &'static str,
-}
-
-const fn key(path: &'static str, kind: &'static str, default: &'static str, does: &'static str) -> Key {
-    Key { path, kind, default, does }
-}
+use crate::keys::{Key, TABLE_HEAD, key};
 
 /// All keys, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -198,12 +183,10 @@ pub fn reference() -> String {
         if !words.is_empty() {
             page.push('\n');
         }
-        page.push_str("| key | value | default | does |\n|---|---|---|---|\n");
+        page.push_str(TABLE_HEAD);
         for name in names(prefix) {
             let path = format!("{prefix}{name}");
-            let Some(key) = KEYS.iter().find(|key| key.path == path) else { continue };
-            let does = if key.does.is_empty() { "See below." } else { key.does };
-            let _infallible = writeln!(page, "| `{name}` | {} | {} | {does} |", key.kind, key.default);
+            page.extend(KEYS.iter().find(|key| key.path == path).map(Key::row));
         }
     }
     format!("{page}\n{TAIL}")

@@ -6,12 +6,11 @@ use std::time::Duration;
 use super::error::EnvironmentError;
 use super::reader::{Section, Value, read};
 use super::services::services;
-use super::values::{
-    bytes, duration, edits, inside, is_apt, is_host, is_image, is_name, is_package, is_suite, is_variable,
-};
+use super::values::{bytes, duration, inside, is_apt, is_host, is_image, is_name, is_package, is_suite, is_variable};
 use super::{Base, Dockerfile, Environment, Packages, Wants};
 use crate::checks::parse::ParserKind;
 use crate::checks::{CHECK_TIMEOUT, Check};
+use crate::keys::distance;
 
 const CHECKS_MAX: usize = 32;
 const COMMANDS_MAX: usize = 64;
@@ -72,7 +71,7 @@ fn base(value: &Value<'_>) -> Result<Base> {
         return Ok(Base::Dockerfile(Dockerfile { path: path(value)?, ..Dockerfile::default() }));
     }
     // A base of one word that is nearly `host` is more likely that than an image of a registry.
-    if !text.contains(['/', ':']) && edits(text, "host") <= 1 {
+    if !text.contains(['/', ':']) && distance(text, "host") <= 1 {
         return Err(value.bad("did you mean \"host\"?"));
     }
     if is_image(text) {

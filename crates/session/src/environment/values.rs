@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::keys::distance;
+
 use hob_sandbox::image::ImageReference;
 
 /// `host`, `host:port` or `*.host`.
@@ -101,26 +103,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 
 /// The known key that is fewest edits away, if it is near at all.
 pub(super) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let near = |candidate: &&'static str| edits(key, candidate) <= 2.max(candidate.len() / 3);
-    known.iter().copied().filter(near).min_by_key(|candidate| edits(key, candidate))
-}
-
-/// Levenshtein's distance.
-pub(super) fn edits(a: &str, b: &str) -> usize {
-    if a.len() > 64 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    let near = |candidate: &&'static str| distance(key, candidate) <= 2.max(candidate.len() / 3);
+    known.iter().copied().filter(near).min_by_key(|candidate| distance(key, candidate))
 }
 
 #[cfg(test)]
