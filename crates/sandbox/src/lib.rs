@@ -10,6 +10,7 @@ mod command;
 mod disk;
 mod filter;
 mod helper;
+mod hex;
 mod host;
 mod ids;
 pub mod image;
@@ -24,6 +25,7 @@ mod sandbox;
 mod socket;
 mod spec;
 mod toolchains;
+mod whole;
 
 pub use command::{
     Command, Entry, Exit, FileKind, Output, ProcessEvent, ProcessId, ProcessInfo, SandboxEvent, Size, Stat, Stats,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use crate::provider::SandboxError;
 
 /// The static program that is built from `crates/guest`.
@@ -18,11 +19,8 @@ const GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hob-guest"));
 /// # Errors
 /// The folder cannot be written to.
 pub(crate) fn install(folder: &Path) -> Result<PathBuf, SandboxError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| SandboxError::Io { action, path, source }
-    };
-    let digest: String = Sha256::digest(GUEST).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let failed = SandboxError::io;
+    let digest = hex(&Sha256::digest(GUEST)[..8]);
     let path = folder.join(format!("hob-guest-{digest}"));
     if fs::read(&path).is_ok_and(|there| there == GUEST) {
         return Ok(path);

@@ -3,7 +3,7 @@
 //! A provider only makes, finds and ends sandboxes. Commands, terminals, files and ports ride on the connection that
 //! the guest opens, which is the same for every provider: see [`Sandbox`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -182,4 +182,12 @@ pub enum SandboxError {
         /// What the host's kernel said.
         source: std::io::Error,
     },
+}
+
+impl SandboxError {
+    /// For what came of using a file or folder of the host.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use build::{COPIED, FOLDERS};
 
 /// Folders of the machine that a sandbox sees, with a writable layer of their own.
@@ -142,8 +143,7 @@ fn name(shown: &[Shown], links: &[(PathBuf, PathBuf)]) -> String {
         }
         digest.update(format!("{hidden:?}"));
     }
-    let digits: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{PREFIX}{digits}")
+    format!("{PREFIX}{}", hex(&digest.finalize()[..8]))
 }
 
 fn mask_name(path: &Path) -> String {

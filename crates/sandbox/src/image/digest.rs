@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex;
+
 /// A SHA-256 digest, written `sha256:` and 64 hexadecimal digits.
 ///
 /// The specification registers SHA-512 too, but no registry or builder in use writes it; such an image is refused.
@@ -26,7 +28,7 @@ impl Digest {
     }
 
     pub(super) fn finished(hash: Sha256) -> Self {
-        Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&hash.finalize()))
     }
 
     /// The digits alone, fit for a file's name.

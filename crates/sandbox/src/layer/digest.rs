@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex;
+
 /// What a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Digest {
@@ -123,10 +125,6 @@ fn content(hash: &mut Sha256, place: &Path) -> io::Result<()> {
 fn part(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

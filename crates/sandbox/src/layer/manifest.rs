@@ -1,14 +1,14 @@
 //! What makes a layer frozen, and how it is known that it still is what was frozen.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, digest};
-use super::{LayerId, Layers, failed};
+use super::{LayerId, Layers};
 use crate::provider::SandboxError;
+use crate::whole;
 
 /// The format of this version.
 const FORMAT: u32 = 1;
@@ -37,7 +37,7 @@ impl Layers {
     /// The content comes first and the manifest after it: where there is a manifest, there is the content.
     pub(crate) fn freeze(&self, id: &LayerId) -> Result<Manifest, SandboxError> {
         let (folder, tree) = (self.folder_of(id), self.tree_of(id));
-        let open = File::open(&folder).map_err(failed("open", &folder))?;
+        let open = File::open(&folder).map_err(SandboxError::io("open", &folder))?;
         let (synced, digest) = std::thread::scope(|scope| {
             // The disk writes while the processor reads.
             let syncing = scope.spawn(|| rustix::fs::syncfs(&open));
@@ -46,11 +46,13 @@ impl Layers {
         });
         // The kernel's own folders are of no use without their overlay.
         fs::remove_dir_all(folder.join("work")).ok();
-        synced.map_err(|error| failed("write out", &folder)(error.into()))?;
-        let Digest { entries, bytes, sha256 } = digest.map_err(failed("read", &tree))?;
+        synced.map_err(|error| SandboxError::io("write out", &folder)(error.into()))?;
+        let Digest { entries, bytes, sha256 } = digest.map_err(SandboxError::io("read", &tree))?;
         let manifest = Manifest { format: FORMAT, entries, bytes, sha256 };
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &folder)(error.into()))?;
-        write_durably(&folder, FILE, &text).map_err(failed("write", &folder.join(FILE)))?;
+        let text =
+            serde_json::to_vec_pretty(&manifest).map_err(|error| SandboxError::io("write", &folder)(error.into()))?;
+        let path = folder.join(FILE);
+        whole::replace_durably(&path, &text, 0o600).map_err(SandboxError::io("write", &path))?;
         self.trust(id);
         Ok(manifest)
     }
@@ -99,14 +101,4 @@ impl Layers {
 /// A name for this boot of the machine (proc_sys_kernel(5)).
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
-}
-
-/// Writes a file whole: after a crash at any moment there is the file, or none.
-fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let fresh = folder.join(format!("{name}.new"));
-    let mut file = File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, folder.join(name))?;
-    File::open(folder)?.sync_all()
 }

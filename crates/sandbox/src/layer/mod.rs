@@ -104,7 +104,7 @@ impl Layers {
             match fs::create_dir(&folder) {
                 Ok(()) => return Ok(id),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed("create", &folder)(error)),
+                Err(error) => return Err(SandboxError::io("create", &folder)(error)),
             }
         }
         Err(SandboxError::Machine { reason: "find a free name for a layer".to_owned() })
@@ -114,25 +114,20 @@ impl Layers {
     pub(crate) fn flatten(&self, sandbox: &SandboxId, last: u64, chain: &[LayerId]) -> Result<LayerId, SandboxError> {
         let merged = self.make(sandbox, last)?;
         let target = self.tree_of(&merged);
-        fs::create_dir(&target).map_err(failed("create", &target))?;
+        fs::create_dir(&target).map_err(SandboxError::io("create", &target))?;
         let trees: Vec<PathBuf> = chain.iter().rev().map(|id| self.tree_of(id)).collect();
         let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
-        merge::merge(&trees, &target).map_err(failed("merge layers into", &target))?;
+        merge::merge(&trees, &target).map_err(SandboxError::io("merge layers into", &target))?;
         self.freeze(&merged)?;
         Ok(merged)
     }
 
     /// Every layer that has a folder.
     pub(crate) fn list(&self) -> Result<BTreeSet<LayerId>, SandboxError> {
-        let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
+        let entries = fs::read_dir(&self.folder).map_err(SandboxError::io("list", &self.folder))?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         Ok(names.filter_map(|name| LayerId::try_from(name).ok()).collect())
     }
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
-    let path = path.to_owned();
-    move |source| SandboxError::Io { action, path, source }
 }
 
 #[cfg(test)]

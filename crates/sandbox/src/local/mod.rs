@@ -257,7 +257,7 @@ impl Inner {
     fn link(&self, record: &Record, identity: Identity) -> Result<Sandbox, SandboxError> {
         let id = &record.spec.id;
         let run = self.folder_of(id).join("run");
-        let failed = |source| SandboxError::Io { action: "listen in", path: run.clone(), source };
+        let failed = || SandboxError::io("listen in", &run);
         record::write_identity(&run, &identity)?;
         if let Some(sandbox) = self.open_sandboxes().get(id).filter(|sandbox| !sandbox.link().is_closed()) {
             sandbox.link().identify(identity);
@@ -265,10 +265,10 @@ impl Inner {
         }
         let stop = self.stop.child_token();
         if let Some(gateway) = &record.spec.gateway {
-            let listener = socket::bind(&run, GATEWAY_SOCKET).map_err(failed)?;
+            let listener = socket::bind(&run, GATEWAY_SOCKET).map_err(failed())?;
             self.tasks.spawn(socket::relay(listener, gateway.clone(), stop.clone(), self.tasks.clone()));
         }
-        let link = Link::listen(id, identity, &run, stop, &self.tasks).map_err(failed)?;
+        let link = Link::listen(id, identity, &run, stop, &self.tasks).map_err(failed())?;
         let sandbox = Sandbox::new(Parts {
             link,
             groups: record.groups.clone(),
@@ -367,7 +367,7 @@ async fn remove_group(group: &Path) -> Result<(), SandboxError> {
             Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            Err(source) => return Err(SandboxError::Io { action: "remove", path: group.to_owned(), source }),
+            Err(error) => return Err(SandboxError::io("remove", group)(error)),
         }
     }
 }

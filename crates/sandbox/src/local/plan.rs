@@ -129,18 +129,12 @@ impl Plan<'_> {
         let missing = overlays.iter().flat_map(|overlay| &overlay.lower).find(|folder| !folder.is_dir());
         match missing {
             None => Ok(overlays),
-            Some(folder) => {
-                let source = std::io::Error::from(ErrorKind::NotADirectory);
-                Err(SandboxError::Io { action: "use", path: folder.clone(), source })
-            }
+            Some(folder) => Err(SandboxError::io("use", folder)(ErrorKind::NotADirectory.into())),
         }
     }
 
     fn make_folders(&self, folder: &Path, overlays: &[Overlay], below: &[PathBuf]) -> Result<(), SandboxError> {
-        let io = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| SandboxError::Io { action, path, source }
-        };
+        let io = SandboxError::io;
         for overlay in overlays {
             let work = self.layer.join("work").join(&overlay.name);
             fs::create_dir_all(&work).map_err(io("create", &work))?;

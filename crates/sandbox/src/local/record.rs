@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
+use crate::hex::hex;
 use crate::layer::{Chain, LayerId};
 use crate::provider::SandboxError;
 use crate::spec::{SandboxId, Spec};
+use crate::whole;
 
 const FILE: &str = "record.json";
 
@@ -43,75 +45,62 @@ pub(super) struct Record {
     pub(super) spec: Spec,
 }
 
-pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
-    let path = path.to_owned();
-    move |source| SandboxError::Io { action, path, source }
-}
-
 /// Makes the data folder and its parts, for nobody but us, and returns its real path.
 pub(super) fn prepare_folder(folder: &Path) -> Result<PathBuf, SandboxError> {
     for part in ["bin", "base", "layers", "pins", "sandboxes", "trash"] {
         let part = folder.join(part);
-        fs::create_dir_all(&part).map_err(failed("create", &part))?;
+        fs::create_dir_all(&part).map_err(SandboxError::io("create", &part))?;
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed("close", folder))?;
-    fs::canonicalize(folder).map_err(failed("find", folder))
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(SandboxError::io("close", folder))?;
+    fs::canonicalize(folder).map_err(SandboxError::io("find", folder))
 }
 
 /// A short name for a data folder: its inode tells two on one machine apart, also after a move.
 pub(super) fn folder_name(folder: &Path) -> String {
     let text =
         fs::metadata(folder).map_or_else(|_| folder.display().to_string(), |m| format!("{}:{}", m.dev(), m.ino()));
-    Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text)[..4])
 }
 
 /// Writes the seccomp programs and returns their paths.
 pub(super) fn write_filters(folder: &Path, programs: &[Vec<u8>]) -> Result<Vec<PathBuf>, SandboxError> {
     let write = |(number, program): (usize, &Vec<u8>)| {
         let path = folder.join(format!("filter-{number}.bpf"));
-        write_whole(&path, program, 0o644)?;
+        whole::replace(&path, program, 0o644).map_err(SandboxError::io("write", &path))?;
         Ok(path)
     };
     programs.iter().enumerate().map(write).collect()
-}
-
-/// Writes a file beside its place and moves it there: a reader sees the old or the new one.
-pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SandboxError> {
-    let fresh = path.with_extension(format!("{}.new", std::process::id()));
-    fs::write(&fresh, bytes).map_err(failed("write", &fresh))?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed("write", &fresh))?;
-    fs::rename(&fresh, path).map_err(failed("write", path))
 }
 
 /// The record in a sandbox's folder; `None` where there is none.
 pub(super) fn read(folder: &Path) -> Result<Option<Record>, SandboxError> {
     let path = folder.join(FILE);
     match fs::read(&path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).map(Some).map_err(|error| failed("understand", &path)(error.into()))
-        }
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| SandboxError::io("understand", &path)(error.into())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", &path)(error)),
+        Err(error) => Err(SandboxError::io("read", &path)(error)),
     }
 }
 
 pub(super) fn write(folder: &Path, record: &Record) -> Result<(), SandboxError> {
     let path = folder.join(FILE);
-    let bytes = serde_json::to_vec_pretty(record).map_err(|error| failed("write", &path)(error.into()))?;
-    write_whole(&path, &bytes, 0o600)
+    let bytes = serde_json::to_vec_pretty(record).map_err(|error| SandboxError::io("write", &path)(error.into()))?;
+    whole::replace(&path, &bytes, 0o600).map_err(SandboxError::io("write", &path))
 }
 
 /// Writes who the guest is. It belongs to root inside, through the shift of the mount or because nothing is shifted.
 pub(super) fn write_identity(run: &Path, identity: &Identity) -> Result<(), SandboxError> {
     let path = run.join(IDENTITY_FILE);
-    let bytes = serde_json::to_vec(identity).map_err(|error| failed("write", &path)(error.into()))?;
-    write_whole(&path, &bytes, 0o600)
+    let bytes = serde_json::to_vec(identity).map_err(|error| SandboxError::io("write", &path)(error.into()))?;
+    whole::replace(&path, &bytes, 0o600).map_err(SandboxError::io("write", &path))
 }
 
 /// Names of the sandboxes that have files.
 pub(super) fn list(folder: &Path) -> Result<Vec<SandboxId>, SandboxError> {
     let folder = folder.join("sandboxes");
-    let entries = fs::read_dir(&folder).map_err(failed("list", &folder))?;
+    let entries = fs::read_dir(&folder).map_err(SandboxError::io("list", &folder))?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     Ok(names.filter_map(|name| SandboxId::new(name).ok()).collect::<BTreeSet<_>>().into_iter().collect())
 }
@@ -132,7 +121,7 @@ pub(super) fn discard(data: &Path, folder: &Path, tasks: &TaskTracker) -> Result
     let Some(target) = target else { return Ok(()) };
     match fs::rename(folder, &target) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(failed("discard", folder))?,
+        other => other.map_err(SandboxError::io("discard", folder))?,
     }
     empty_trash(data, tasks);
     Ok(())

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use super::Inner;
-use super::record::{self, Record, failed};
+use super::record::{self, Record};
 use crate::layer::{CHAIN_LEN_MAX, Chain, LayerId, Layers};
 use crate::provider::{SandboxError, Snapshot};
 use crate::spec::SandboxId;
+use crate::whole;
 
 impl Inner {
     /// Gives the record of a sandbox that is about to start its layers, and writes it; beside it, the folder of the
@@ -35,7 +36,7 @@ impl Inner {
             tracing::warn!(sandbox.id = %id, "a snapshot cannot be used: {lost}");
         }
         let folder = self.folder_of(&id);
-        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        fs::create_dir_all(&folder).map_err(SandboxError::io("create", &folder))?;
         let in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
         self.still_there(&stand.below.0)?;
         let layer = stand.open.map_or_else(|| self.layers.make(&id, record.last_layer), Ok)?;
@@ -93,8 +94,8 @@ impl Inner {
         let in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
         self.still_there(layers)?;
         let path = self.pin_of(name);
-        let text = serde_json::to_vec(layers).map_err(|error| failed("write", &path)(error.into()))?;
-        record::write_whole(&path, &text, 0o600)?;
+        let text = serde_json::to_vec(layers).map_err(|error| SandboxError::io("write", &path)(error.into()))?;
+        whole::replace_durably(&path, &text, 0o600).map_err(SandboxError::io("write", &path))?;
         drop(in_use);
         self.collect();
         Ok(())
@@ -104,7 +105,7 @@ impl Inner {
         let path = self.pin_of(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed("remove", &path)(error)),
+            Err(error) => Err(SandboxError::io("remove", &path)(error)),
             Ok(()) => {
                 self.collect();
                 Ok(())
@@ -137,12 +138,12 @@ impl Inner {
     fn pinned(&self) -> Result<BTreeSet<LayerId>, SandboxError> {
         let folder = self.folder.join("pins");
         let mut pinned = BTreeSet::new();
-        for entry in fs::read_dir(&folder).map_err(failed("list", &folder))?.flatten() {
+        for entry in fs::read_dir(&folder).map_err(SandboxError::io("list", &folder))?.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                let text = fs::read(&path).map_err(failed("read", &path))?;
-                let layers: Vec<LayerId> =
-                    serde_json::from_slice(&text).map_err(|error| failed("understand", &path)(error.into()))?;
+                let text = fs::read(&path).map_err(SandboxError::io("read", &path))?;
+                let layers: Vec<LayerId> = serde_json::from_slice(&text)
+                    .map_err(|error| SandboxError::io("understand", &path)(error.into()))?;
                 pinned.extend(layers);
             }
         }
