@@ -5,13 +5,13 @@ use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::{Digest, digest};
+use super::digest::{Counted, Digest, digest};
 use super::{LayerId, Layers};
 use crate::provider::SandboxError;
 use crate::whole;
 
-/// The format of this version.
-const FORMAT: u32 = 1;
+/// The format of this version. Layers of the one before it are still understood.
+const FORMAT: u32 = 2;
 
 const FILE: &str = "manifest.json";
 const VERIFIED: &str = "verified";
@@ -27,8 +27,14 @@ pub(crate) struct Manifest {
     pub(crate) entries: u64,
     /// Bytes in files.
     pub(crate) bytes: u64,
-    /// SHA-256 over names, kinds, owners, modes, times and content.
+    /// SHA-256 over names, kinds, owners, modes, times, attributes and content.
     sha256: String,
+}
+
+impl Manifest {
+    fn counted(&self) -> Counted {
+        if self.format == 1 { Counted::Marks } else { Counted::All }
+    }
 }
 
 impl Layers {
@@ -41,7 +47,7 @@ impl Layers {
         let (synced, digest) = std::thread::scope(|scope| {
             // The disk writes while the processor reads.
             let syncing = scope.spawn(|| rustix::fs::syncfs(&open));
-            let digest = digest(&tree);
+            let digest = digest(&tree, Counted::All);
             (syncing.join().unwrap_or(Err(rustix::io::Errno::IO)), digest)
         });
         // The kernel's own folders are of no use without their overlay.
@@ -70,7 +76,7 @@ impl Layers {
         let text = fs::read(&path).map_err(said)?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| "its manifest is torn".to_owned())?;
         match manifest.format {
-            FORMAT => Ok(Some(manifest)),
+            1 | FORMAT => Ok(Some(manifest)),
             other => Err(format!("it was frozen by a later version of Hob (format {other})")),
         }
     }
@@ -82,7 +88,8 @@ impl Layers {
         if fs::read_to_string(self.folder_of(id).join(VERIFIED)).is_ok_and(|boot| boot == boot_id()) {
             return Ok(());
         }
-        let found = digest(&self.tree_of(id)).map_err(|error| format!("its files cannot be read: {error}"))?;
+        let found = digest(&self.tree_of(id), manifest.counted())
+            .map_err(|error| format!("its files cannot be read: {error}"))?;
         if (found.entries, found.bytes, &found.sha256) != (manifest.entries, manifest.bytes, &manifest.sha256) {
             return Err("its files are not those that were frozen".to_owned());
         }

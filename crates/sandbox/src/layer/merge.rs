@@ -9,10 +9,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
-use rustix::io::Errno;
+use rustix::fs::XattrFlags;
 
-const OPAQUE: &str = "user.overlay.opaque";
+use super::attributes;
+
+/// The mark on a folder that hides what lies below it.
+pub(super) const OPAQUE: &str = "user.overlay.opaque";
 
 /// Merges upper folders, lowest first, into `target`, which is there and empty.
 pub(super) fn merge(lowest_first: &[&Path], target: &Path) -> io::Result<()> {
@@ -38,7 +40,7 @@ fn lay(source: &Path, target: &Path) -> io::Result<()> {
 fn lay_folder(from: &Path, to: &Path) -> io::Result<()> {
     let there = fs::symlink_metadata(to).ok();
     let hides = there.as_ref().is_some_and(|there| !there.is_dir());
-    let opaque = mark(from, OPAQUE)?.is_some_and(|value| value == b"y");
+    let opaque = attributes::value(from, OPAQUE)?.is_some_and(|value| value == b"y");
     if hides || opaque {
         remove(to)?;
     }
@@ -46,32 +48,21 @@ fn lay_folder(from: &Path, to: &Path) -> io::Result<()> {
         fs::create_dir(to)?;
     }
     lay(from, to)?;
-    // A folder in place of what a lower layer removed hides what lies under all of them.
-    if opaque || hides {
+    // A folder in place of what a lower layer removed hides what lies under all of them, and so does one that did before.
+    let stays = attributes::value(to, OPAQUE)?.is_some();
+    attributes::dress(from, to)?;
+    if opaque || hides || stays {
         rustix::fs::lsetxattr(to, OPAQUE, b"y", XattrFlags::empty())?;
     }
-    dress(from, to)
-}
-
-/// Gives a folder the owner, the mode and the times of another.
-fn dress(from: &Path, to: &Path) -> io::Result<()> {
-    let like = fs::symlink_metadata(from)?;
-    std::os::unix::fs::lchown(to, Some(like.uid()), Some(like.gid()))?;
-    fs::set_permissions(to, like.permissions())?;
-    let time = |seconds: i64, nanoseconds: i64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    let times = Timestamps {
-        last_access: time(like.atime(), like.atime_nsec()),
-        last_modification: time(like.mtime(), like.mtime_nsec()),
-    };
-    Ok(rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(())
 }
 
 /// Another name for a file, a link or a whiteout. A file that has all the names it may have is copied.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
-        Err(error) if error.kind() == ErrorKind::TooManyLinks && !is_whiteout(from)? => {
+        Err(error) if error.kind() == ErrorKind::TooManyLinks && !is_whiteout(&fs::symlink_metadata(from)?) => {
             fs::copy(from, to)?;
-            dress(from, to)
+            attributes::dress(from, to)
         }
         other => other,
     }
@@ -87,18 +78,30 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Whether an entry says that something below it was removed: a character device 0:0.
-fn is_whiteout(path: &Path) -> io::Result<bool> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok(metadata.file_type().is_char_device() && metadata.rdev() == 0)
+pub(crate) fn is_whiteout(entry: &fs::Metadata) -> bool {
+    entry.file_type().is_char_device() && entry.rdev() == 0
 }
 
-/// An overlay's mark on an entry.
-pub(super) fn mark(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
-    let mut value = [0; 256];
-    match rustix::fs::lgetxattr(path, name, &mut value) {
-        Ok(length) => Ok(value.get(..length).map(<[u8]>::to_vec)),
-        // Links and devices cannot carry a mark of a user; what is closed to us has none that we could read.
-        Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => Ok(None),
-        Err(error) => Err(error.into()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_the_attributes_of_the_topmost_layer_and_hides_as_any_of_them_did() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |path: &str| place.path().join(path);
+        for folder in ["low/kept", "low/closed", "high/kept", "merged"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        let mark = |path: &str, name: &str| rustix::fs::lsetxattr(at(path), name, b"y", XattrFlags::empty()).unwrap();
+        mark("low/kept", "user.old");
+        mark("low/kept", OPAQUE);
+        mark("low/closed", "user.alone");
+        mark("high/kept", "user.new");
+        merge(&[&at("low"), &at("high")], &at("merged")).unwrap();
+        let has = |path: &str, name: &str| attributes::value(&at(path), name).unwrap().is_some();
+        assert!(has("merged/kept", "user.new") && !has("merged/kept", "user.old"));
+        assert!(has("merged/kept", OPAQUE), "what lies under both is still hidden");
+        assert!(has("merged/closed", "user.alone"));
     }
 }

@@ -11,6 +11,7 @@
 //! after that; nothing is copied or moved. Sandboxes that go on from a frozen layer have an open one above it, so a
 //! snapshot is a manifest, and a fork is a mount.
 
+mod attributes;
 mod chain;
 mod digest;
 mod manifest;
