@@ -144,6 +144,14 @@ pub enum SandboxError {
         /// What happened, and what to do.
         reason: String,
     },
+    /// Layers that it was to stand on are gone or torn.
+    #[error("start sandbox {id}: {reason}")]
+    Layers {
+        /// Its name.
+        id: SandboxId,
+        /// Which layer, and what is wrong with it.
+        reason: String,
+    },
     /// This machine cannot make any sandbox, or not now.
     #[error("make sandboxes on this machine: {reason}")]
     Machine {

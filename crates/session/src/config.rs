@@ -1,5 +1,6 @@
 //! What an engine is told when it opens: where it keeps things, how much it takes, how long it waits.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct EngineConfig {
     pub max_rounds: u32,
     /// Further folders of the host that every sandbox sees, read-only.
     pub mounts: Vec<hob_sandbox::Mount>,
+    /// How images are built and kept.
+    pub images: ImageRules,
     /// Hears of what was recorded, for statistics.
     pub observer: Option<Arc<dyn Observer>>,
     /// The system under every sandbox.
@@ -57,8 +60,42 @@ impl EngineConfig {
             base_checks: BaseChecks::Always,
             max_rounds: MAX_ROUNDS_DEFAULT,
             mounts: Vec::new(),
+            images: ImageRules::default(),
             observer: None,
             base: hob_sandbox::Base::Host,
+        }
+    }
+}
+
+/// How images are built and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRules {
+    /// Images that are built at once.
+    pub at_once: usize,
+    /// How long one may take.
+    pub build_limit: Duration,
+    /// How long after a failed build sessions start from what stands in for it, until it is tried again.
+    pub retry_after: Duration,
+    /// How often it is looked whether a branch with an image has moved on.
+    pub rebuild_every: Duration,
+    /// An image that no session started from for this long is removed.
+    pub keep_for: Duration,
+    /// Bytes that all images together may have in their own layers; the longest unused goes first.
+    pub bytes_max: u64,
+    /// Names and passwords, by registry.
+    pub registries: BTreeMap<String, hob_sandbox::image::Credentials>,
+}
+
+impl Default for ImageRules {
+    fn default() -> Self {
+        Self {
+            at_once: 2,
+            build_limit: Duration::from_hours(1),
+            retry_after: Duration::from_mins(10),
+            rebuild_every: Duration::from_mins(30),
+            keep_for: Duration::from_hours(14 * 24),
+            bytes_max: 100 << 30,
+            registries: BTreeMap::new(),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::event::{EventKind, ModelCall};
 use crate::fold::SessionState;
 use crate::git::{Mirrors, inside};
 use crate::id::SessionId;
+use crate::images::Images;
 use crate::owned::{House, Owned};
 use crate::places::Places;
 use crate::requests::{
@@ -122,6 +123,7 @@ impl Engine {
         let house = Arc::new(House {
             mirrors: Mirrors::new(data_dir.join("mirrors")),
             artifacts: Artifacts::new(data_dir.join("artifacts")),
+            images: Images::open(&data_dir, config.images.at_once).await?,
             places: Places::new(config.capacity),
             breaker: Mutex::new(Breaker::new(config.breaker)),
             tracker: TaskTracker::new(),

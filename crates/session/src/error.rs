@@ -69,6 +69,12 @@ pub enum EngineError {
     /// The sandbox did not come up, or is gone.
     #[error("reach the session's sandbox: {0}")]
     Sandbox(String),
+    /// Images cannot be kept or built.
+    #[error("use the images: {0}")]
+    Image(String),
+    /// There is no such image.
+    #[error("find image {0}")]
+    NoSuchImage(String),
     /// A file in the workspace cannot be used as asked.
     #[error("use {path} in the workspace: {reason}")]
     File {

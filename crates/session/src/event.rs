@@ -379,6 +379,16 @@ impl ServiceStatus {
     pub fn is_settled(self) -> bool {
         matches!(self, Self::Ready | Self::Failed)
     }
+
+    /// Its name in events and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// How a turn ended, for whoever asked.

@@ -38,6 +38,8 @@ pub struct SessionState {
     pub base_runs: Vec<CheckRun>,
     /// The agent's own ID of the conversation.
     pub agent_session: Option<String>,
+    /// Whether its workspace was brought to the base commit once.
+    pub synced: bool,
     /// Since when nothing runs.
     pub idle_since_ms: u64,
     /// Whoever asked to close the session while a turn ran; the closing follows when the turn has ended.
@@ -109,6 +111,7 @@ impl SessionState {
             questions: Vec::new(),
             base_runs: Vec::new(),
             agent_session: None,
+            synced: false,
             idle_since_ms: at_ms,
             archiving: None,
             wanted: false,
@@ -182,6 +185,7 @@ impl SessionState {
                 self.summary.place = Some(Place { position: *position, of: *of });
             }
             EventKind::Phase { name, status, elapsed_ms, .. } if *status != PhaseStatus::Started => {
+                self.synced |= name == "sync" && *status == PhaseStatus::Ended;
                 self.phase_over(name, elapsed_ms.unwrap_or_default());
             }
             EventKind::Service { name, status, detail, .. } => {

@@ -22,11 +22,14 @@ mod error;
 pub mod event;
 pub mod evidence;
 pub mod fold;
+mod footing;
 pub mod git;
 mod id;
+mod images;
 pub mod keys;
 mod limits;
 mod log;
+mod making;
 mod owned;
 mod places;
 mod requests;
@@ -35,7 +38,9 @@ mod snapshot;
 mod start;
 pub mod state;
 pub mod store;
+mod tail;
 mod turn;
+mod variables;
 mod waiting;
 mod workspace;
 
@@ -43,12 +48,14 @@ pub use admission::{Capacity, Place, Promised};
 pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
 pub use config::{
-    Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, Observer, Permissions, Push, Timeouts, Wishes,
+    Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, ImageRules, Observer, Permissions, Push, Timeouts,
+    Wishes,
 };
 pub use engine::{Engine, Refusal, Running};
 pub use error::EngineError;
 pub use event::{Event, EventKind};
 pub use id::SessionId;
+pub use images::{Image, ImageState, Stage, StageName};
 pub use requests::{
     Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewPrompt, NewSession, Page, PhaseTime,
     Queued, QueuedPrompt, Record, SandboxUse, ServiceState, Summary, Usage,

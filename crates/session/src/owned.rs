@@ -20,6 +20,7 @@ use crate::decide::Rules;
 use crate::event::{EventKind, PhaseStatus};
 use crate::git::Mirrors;
 use crate::id::SessionId;
+use crate::images::Images;
 use crate::log::{Beside, SessionLog};
 use crate::places::Places;
 use crate::services::Services;
@@ -39,6 +40,7 @@ pub(crate) struct House {
     pub(crate) store: Store,
     pub(crate) mirrors: Mirrors,
     pub(crate) artifacts: Artifacts,
+    pub(crate) images: Images,
     /// Who may run a sandbox, and who waits.
     pub(crate) places: Places,
     /// What is not tried any more: repositories and the base that was asked for.
@@ -146,21 +148,21 @@ impl Owned {
     }
 
     /// Runs a phase of getting ready, and records its start, its end, and how long it took.
-    pub(crate) async fn phase<T>(
+    pub(crate) async fn phase<T, E: ToReason>(
         &self,
         name: &str,
-        work: impl Future<Output = Result<(T, Option<String>), String>>,
-    ) -> Result<T, String> {
+        work: impl Future<Output = Result<(T, Option<String>), E>>,
+    ) -> Result<T, E> {
         self.phase_after(Vec::new(), name, work).await
     }
 
     /// The same, and records what came before it in one step with its start.
-    pub(crate) async fn phase_after<T>(
+    pub(crate) async fn phase_after<T, E: ToReason>(
         &self,
         mut before: Vec<EventKind>,
         name: &str,
-        work: impl Future<Output = Result<(T, Option<String>), String>>,
-    ) -> Result<T, String> {
+        work: impl Future<Output = Result<(T, Option<String>), E>>,
+    ) -> Result<T, E> {
         let event = |status, elapsed_ms, detail| EventKind::Phase { name: name.to_owned(), status, elapsed_ms, detail };
         let record = |events| async { self.record(events).await.map_err(|error| format!("failed to {error}")) };
         let note = |event| record(vec![event]);
@@ -174,9 +176,9 @@ impl Owned {
                 note(event(PhaseStatus::Ended, elapsed, detail)).await?;
                 Ok(value)
             }
-            Err(reason) => {
-                note(event(PhaseStatus::Failed, elapsed, Some(reason.clone()))).await?;
-                Err(reason)
+            Err(error) => {
+                note(event(PhaseStatus::Failed, elapsed, Some(error.reason().to_owned()))).await?;
+                Err(error)
             }
         }
     }
@@ -207,6 +209,17 @@ impl Owned {
 
     pub(crate) fn is_in_use(&self) -> bool {
         self.uses.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Why a phase failed, in words for a person.
+pub(crate) trait ToReason: From<String> {
+    fn reason(&self) -> &str;
+}
+
+impl ToReason for String {
+    fn reason(&self) -> &str {
+        self
     }
 }
 

@@ -1,12 +1,9 @@
-//! Gets a session's sandbox: the repository's mirror, a pristine checkout, the door to the gateway, the sandbox itself.
-//! Every phase is recorded with its time.
+//! Gets a session's sandbox: the repository's mirror, the door to the gateway, an image, the sandbox itself, and in it the
+//! base commit. Every phase is recorded with its time.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
 
-use hob_sandbox::{Mount, Sandbox, Spec, Token};
+use hob_sandbox::{Sandbox, Token};
 
 use crate::breaker::{self, Breaker};
 use crate::config::Wishes;
@@ -15,6 +12,7 @@ use crate::environment::{self, Environment};
 use crate::event::EventKind;
 use crate::fold::{SessionState, title_of};
 use crate::git::{Base, Mirror, forge};
+use crate::making::Making;
 use crate::owned::{Owned, need_of};
 use crate::places;
 
@@ -68,6 +66,7 @@ pub(crate) async fn start(owned: &Owned) -> Result<Started, NoStart> {
     let made = make(owned, waited).await;
     match &made {
         Ok(_) => breaker(owned).succeeded(&circuit),
+        Err(_) if owned.house.closing.is_cancelled() => return Err(NoStart::Closing),
         Err(reason) => breaker(owned).failed(&circuit, reason, now_ms(owned)),
     }
     Ok(made?)
@@ -77,7 +76,7 @@ fn breaker(owned: &Owned) -> MutexGuard<'_, Breaker<(String, String)>> {
     owned.house.breaker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn now_ms(owned: &Owned) -> u64 {
+pub(crate) fn now_ms(owned: &Owned) -> u64 {
     owned.house.deps.clock.now_ms()
 }
 
@@ -85,19 +84,27 @@ fn refused(looked: Result<(), breaker::Refusal>) -> Result<(), String> {
     looked.map_err(|refusal| refusal.to_string())
 }
 
-/// Makes the sandbox from the repository, in the place that it has got.
+/// Makes the sandbox from the repository's image, in the place that it has got.
 async fn make(owned: &Owned, waited: EventKind) -> Result<Started, String> {
-    let (mirror, base, checkout) = owned.phase_after(vec![waited], "workspace", prepare(owned)).await?;
+    let (mirror, base, branch) = owned.phase_after(vec![waited], "workspace", prepare(owned)).await?;
     let described = describe(&mirror, &base.commit).await.map_err(|error| format!("failed to {error}"))?;
     let environment = described.environment;
     owned.house.places.shrink(&owned.id, need_of(&environment.wants.within(owned.house.config.limits.sandbox)));
     let mut notices = [described.problems, described.notices].concat();
     notices.extend(environment::not_yet(&environment, owned.house.config.limits.sandbox));
-    let notices = notices.into_iter().map(|text| EventKind::Notice { text }).collect();
-    owned.record(notices).await.map_err(|error| format!("failed to {error}"))?;
+    tell(owned, notices).await?;
     allow(owned, &environment).await?;
-    let sandbox = owned.phase("sandbox", create(owned, checkout, &environment)).await?;
-    Ok(Started { sandbox, environment })
+    let making = Making { owned, mirror, base, branch, environment };
+    let sandbox = match making.again().await? {
+        Some(sandbox) => sandbox,
+        None => making.anew().await?,
+    };
+    Ok(Started { sandbox, environment: making.environment })
+}
+
+pub(crate) async fn tell(owned: &Owned, notices: Vec<String>) -> Result<(), String> {
+    let notices = notices.into_iter().map(|text| EventKind::Notice { text }).collect();
+    owned.record(notices).await.map_err(|error| format!("failed to {error}"))
 }
 
 /// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.
@@ -121,7 +128,7 @@ async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
         .phase("sandbox", async {
             let environment = allow_again(owned).await?;
             sandbox.kill_all().await.map_err(|error| format!("failed to {error}"))?;
-            Ok((environment, Some("taken over".to_owned())))
+            Ok::<_, String>((environment, Some("taken over".to_owned())))
         })
         .await?;
     Ok(Some(Started { sandbox, environment }))
@@ -133,8 +140,7 @@ async fn allow(owned: &Owned, environment: &Environment) -> Result<(), String> {
     let wishes = Wishes { forge: forge(&repository), repository: environment.egress.clone() };
     owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
     let refused = owned.house.deps.doors.allow(&owned.id, &wishes).await;
-    let notices = refused.into_iter().map(|text| EventKind::Notice { text }).collect();
-    owned.record(notices).await.map_err(|error| format!("failed to {error}"))
+    tell(owned, refused).await
 }
 
 /// Opens the gateway of a sandbox that was taken over as it was before.
@@ -150,7 +156,7 @@ async fn allow_again(owned: &Owned) -> Result<Environment, String> {
     Ok(environment)
 }
 
-async fn prepare(owned: &Owned) -> Result<((Mirror, Base, PathBuf), Option<String>), String> {
+async fn prepare(owned: &Owned) -> Result<((Mirror, Base, String), Option<String>), String> {
     let known = owned.log.read(|state| Known {
         repository: state.repository.clone(),
         base: state.summary.base.clone(),
@@ -159,18 +165,14 @@ async fn prepare(owned: &Owned) -> Result<((Mirror, Base, PathBuf), Option<Strin
         title: state.summary.title.clone(),
     });
     let known = known.await;
-    let checkout = owned.folder().join("checkout");
     let (mirror, base) = match known.base_commit {
         // A session works from one base all its life, however its repository moves on.
         Some(commit) => (owned.house.mirrors.known(&known.repository), Base { commit, branch: None }),
         None => resolve(owned, &known).await?,
     };
     let branch = known.branch.unwrap_or_else(|| branch_name(owned, &known.title));
-    if !exists(&checkout).await? {
-        make_checkout(&mirror, &base, &branch, &checkout).await?;
-    }
     let detail = Some(base.commit.clone());
-    Ok(((mirror, base, checkout), detail))
+    Ok(((mirror, base, branch), detail))
 }
 
 async fn resolve(owned: &Owned, known: &Known) -> Result<(Mirror, Base), String> {
@@ -184,88 +186,7 @@ async fn resolve(owned: &Owned, known: &Known) -> Result<(Mirror, Base), String>
     Ok((mirror, base))
 }
 
-/// Makes the checkout beside its place and moves it there, so that a half-made one is never taken for a whole.
-async fn make_checkout(mirror: &Mirror, base: &Base, branch: &str, checkout: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("failed to make {}: {error}", checkout.display());
-    let half = checkout.with_extension("half");
-    if exists(&half).await? {
-        tokio::fs::remove_dir_all(&half).await.map_err(failed)?;
-    }
-    tokio::fs::create_dir_all(checkout.parent().unwrap_or(checkout)).await.map_err(failed)?;
-    mirror.checkout(base, branch, &half).await.map_err(|error| format!("failed to {error}"))?;
-    tokio::fs::rename(&half, checkout).await.map_err(failed)
-}
-
-async fn exists(path: &Path) -> Result<bool, String> {
-    tokio::fs::try_exists(path).await.map_err(|error| format!("failed to look at {}: {error}", path.display()))
-}
-
-async fn create(
-    owned: &Owned,
-    checkout: PathBuf,
-    environment: &Environment,
-) -> Result<(Sandbox, Option<String>), String> {
-    let config = &owned.house.config;
-    let access = owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
-    let spec = Spec {
-        id: owned.sandbox_id()?,
-        epoch: owned.epoch,
-        token: token(owned),
-        base: config.base.clone(),
-        layers: Vec::new(),
-        workspace: Some(checkout),
-        mounts: mounts(owned).await,
-        env: env(environment),
-        limits: environment.wants.within(config.limits.sandbox),
-        gateway: Some(access.socket.clone()),
-    };
-    let deadline = config.timeouts.sandbox_start;
-    match tokio::time::timeout(deadline, owned.house.deps.provider.create(spec)).await {
-        Ok(Ok(sandbox)) => {
-            if let Some(lost) = sandbox.lost() {
-                let told = vec![EventKind::Notice { text: lost.to_owned() }];
-                owned.record(told).await.map_err(|error| format!("failed to {error}"))?;
-            }
-            Ok((sandbox, None))
-        }
-        Ok(Err(error)) => Err(format!("failed to {error}")),
-        Err(_) => Err(late(deadline)),
-    }
-}
-
-/// What the operator mounts into every sandbox, and what the session's agent needs.
-async fn mounts(owned: &Owned) -> Vec<Mount> {
-    let agent = owned.log.read(|state| state.summary.agent.clone()).await;
-    let mut mounts = owned.house.config.mounts.clone();
-    mounts.extend(owned.house.deps.agents.mounts(&agent));
-    mounts
-}
-
-fn late(deadline: Duration) -> String {
-    format!("failed to start the sandbox within {} s; hob doctor tells what this machine can do", deadline.as_secs())
-}
-
-/// What every command in a sandbox finds set: git trusts the checkout, whoever owns its files inside; nothing waits for
-/// a person, and no tool advertises its next version in what the agent reads. What the repository sets stands beside it.
-fn env(environment: &Environment) -> BTreeMap<String, String> {
-    let pairs = [
-        ("GIT_CONFIG_COUNT", "1"),
-        ("GIT_CONFIG_KEY_0", "safe.directory"),
-        ("GIT_CONFIG_VALUE_0", "*"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_PAGER", "cat"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("NO_UPDATE_NOTIFIER", "1"),
-        ("npm_config_update_notifier", "false"),
-        ("npm_config_fund", "false"),
-        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-    ];
-    let mut env = environment.env.clone();
-    env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    env
-}
-
-fn token(owned: &Owned) -> Token {
+pub(crate) fn token(owned: &Owned) -> Token {
     Token(format!("{}{}", owned.house.deps.ids.next(), owned.house.deps.ids.next()))
 }
 

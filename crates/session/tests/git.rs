@@ -301,7 +301,9 @@ impl Place {
 
     async fn checkout(&self, branch: &str) -> Workspace {
         let target = self.folder.path().join("workspace");
-        self.mirror.checkout(&self.base, branch, &target).await.unwrap();
+        let mirror = self.mirror.folder().to_str().unwrap();
+        git(self.folder.path(), &["clone", "--quiet", "--no-checkout", mirror, "workspace"]);
+        git(&target, &["checkout", "--quiet", "-B", branch, &self.base.commit]);
         Workspace(target)
     }
 }

@@ -54,7 +54,7 @@ impl Inner {
             (below, None) => Ok(Stand { open: None, below }),
             (_, Some((layer, reason))) => {
                 let reason = format!("layer {layer} cannot be used: {reason}");
-                Err(SandboxError::Start { id: record.spec.id.clone(), reason })
+                Err(SandboxError::Layers { id: record.spec.id.clone(), reason })
             }
         }
     }

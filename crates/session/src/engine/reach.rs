@@ -208,6 +208,9 @@ impl Engine {
         epoch: u64,
         event: EventKind,
     ) -> Result<(), EngineError> {
+        if self.inner.house.images.hear(id, &event).await {
+            return Ok(());
+        }
         let stale = || EngineError::Fenced { session: id.clone(), epoch };
         let handle = self.registered(id).filter(|handle| handle.owned.epoch == epoch).ok_or_else(stale)?;
         Ok(handle.owned.record(vec![event]).await?)

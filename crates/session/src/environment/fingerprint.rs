@@ -3,7 +3,7 @@
 //! A layer's fingerprint holds that of the layer below, so a change is seen in its own layer and in all above it. What
 //! makes no difference to an image (checks, limits, services) is not in it, nor is the order of packages.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Environment, Packages};
@@ -12,7 +12,7 @@ use super::{Environment, Packages};
 const VERSION: &str = "1";
 
 /// The fingerprints of an image's layers, in hexadecimal, from below.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fingerprints {
     /// The base itself.
     pub base: String,

@@ -2,30 +2,15 @@
 //!
 //! Nothing of a file is ignored in silence: what is read is done, or told here.
 
-use super::{Base, Environment, Wants};
+use super::{Environment, Wants};
 use hob_sandbox::Limits;
 
 /// What is asked for and not done, a sentence for each. `allowed` is what a sandbox may use at most.
 pub fn not_yet(environment: &Environment, allowed: Limits) -> Vec<String> {
     let mut told = Vec::new();
-    if let Some(base) = other_base(&environment.base) {
-        told.push(format!("{base}. The sandbox has this machine's own system instead: images are not built yet."));
-    }
-    let packages = &environment.packages;
-    let features: Vec<String> = packages.features.iter().map(|feature| feature.id.clone()).collect();
-    let lists = [
-        ("installs the Debian packages", &packages.apt),
-        ("installs the Python packages", &packages.pip),
-        ("installs the Node packages", &packages.npm),
-        ("installs the features", &features),
-        ("installs by command", &packages.commands),
-        ("sets up with", &environment.setup),
-        ("warms up with", &environment.warm),
-    ];
-    for (does, list) in lists {
-        if !list.is_empty() {
-            told.push(format!("The environment {does} {}. This is not done: images are not built yet.", named(list)));
-        }
+    let features: Vec<String> = environment.packages.features.iter().map(|feature| feature.id.clone()).collect();
+    if !features.is_empty() {
+        told.push(format!("The environment installs the features {}. They are not installed yet.", named(&features)));
     }
     if let Some(user) = environment.user.as_ref().filter(|user| *user != "root") {
         told.push(format!("The environment wants the user {user}. Commands run as root of the sandbox for now."));
@@ -39,16 +24,6 @@ pub fn not_yet(environment: &Environment, allowed: Limits) -> Vec<String> {
     }
     told.extend(cut(&environment.wants, allowed));
     told
-}
-
-fn other_base(base: &Base) -> Option<String> {
-    match base {
-        Base::Host => None,
-        Base::Debian { suite } => Some(format!("The environment is based on Debian {suite}")),
-        Base::Image { reference } => Some(format!("The environment is based on the image {reference}")),
-        Base::Dockerfile(file) => Some(format!("The environment is built from {}", file.path)),
-        Base::Devcontainer { path } => Some(format!("The environment is based on {path}")),
-    }
 }
 
 /// Limits that are lower than the repository wants.
@@ -88,17 +63,14 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_told() {
-        let text = "base = 'python:3.12'\nsetup = 'a'\nsecrets = ['TOKEN']\ncpu = 64\n[packages]\napt = ['aa','bb','cc','dd','ee','ff']\n";
-        let told = not_yet(&parse(text).unwrap(), Limits::default());
+        let secrets = "secrets = ['A','B','C','D','E','F']\nuser = 'node'\nports = [80]\ncpu = 64\n";
+        let told = not_yet(&parse(secrets).unwrap(), Limits::default());
         assert_eq!(
             told,
             [
-                "The environment is based on the image python:3.12. The sandbox has this machine's own system instead: \
-                 images are not built yet.",
-                "The environment installs the Debian packages `aa`, `bb`, `cc`, `dd` and 2 more. This is not done: images \
-                 are not built yet.",
-                "The environment sets up with `a`. This is not done: images are not built yet.",
-                "The environment uses the secrets `TOKEN`. None is given yet.",
+                "The environment wants the user node. Commands run as root of the sandbox for now.",
+                "The environment forwards the ports `80`. They are not forwarded yet.",
+                "The environment uses the secrets `A`, `B`, `C`, `D` and 2 more. None is given yet.",
                 "The environment wants more than a sandbox may use here. It gets 2 cores.",
             ]
         );
@@ -106,7 +78,7 @@ mod tests {
 
     #[test]
     fn where_all_is_done_nothing_is_told() {
-        let text = "base = 'host'\ncpu = 1\nuser = 'root'\n[[services]]\nname = 'a'\ncommand = 'b'\n[env]\nA = 'b'";
+        let text = "base = 'debian:bookworm'\ncpu = 1\nuser = 'root'\nwarm = 'make'\n[packages]\napt = ['redis']\n[[services]]\nname = 'a'\ncommand = 'b'\n[env]\nA = 'b'";
         assert_eq!(not_yet(&parse(text).unwrap(), Limits::default()), Vec::<String>::new());
     }
 }

@@ -98,6 +98,11 @@ impl Mirror {
         &self.folder
     }
 
+    /// The repository as it was asked for: a path or a URL, which may hold credentials.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The commit that a branch, a tag or a commit ID names; the source's own `HEAD` when absent.
     ///
     /// # Errors
@@ -127,29 +132,6 @@ impl Mirror {
         }
         let branches = self.branches().await?;
         Err(GitError::UnknownBase { base: base.to_owned(), repository: display_name(&self.source), branches })
-    }
-
-    /// Makes a pristine checkout of the base in a folder that does not exist yet, on a new branch of this name.
-    ///
-    /// Objects are hard links into the mirror where the file system allows it, so the folder must never be written to:
-    /// it is the lower layer of a workspace.
-    ///
-    /// # Errors
-    /// The folder cannot be made, or git failed.
-    pub async fn checkout(&self, base: &Base, branch: &str, target: &Path) -> Result<(), GitError> {
-        let clone = self.local("clone the mirror");
-        let arguments = ["clone", "--quiet", "--local", "--no-checkout", "--no-tags", "--template=", "--"];
-        let places = [self.folder.as_os_str(), target.as_os_str()];
-        clone.run(arguments.iter().map(std::ffi::OsStr::new).chain(places)).await?;
-        let inside = |action| Git { folder: target, identity: Identity::Nobody, action, deadline: LOCAL_DEADLINE };
-        inside("check out the base commit").run(["checkout", "--quiet", "-B", branch, &base.commit]).await?;
-        let origin = inside("name the origin of the checkout");
-        if is_remote(&self.source) {
-            origin.run(["remote", "set-url", "origin", &display_name(&self.source)]).await?;
-        } else {
-            origin.run(["remote", "remove", "origin"]).await?;
-        }
-        Ok(())
     }
 
     /// The paths of a commit's plain files, from its top folder, with `/`. Links and submodules are left out.
@@ -339,7 +321,7 @@ impl Mirror {
 }
 
 /// Whether a repository is reached over a network: `scheme://…`, or `host:path` as SSH writes it.
-fn is_remote(source: &str) -> bool {
+pub(super) fn is_remote(source: &str) -> bool {
     match source.split_once("://") {
         Some((scheme, _)) => scheme != "file",
         None => source.split_once(':').is_some_and(|(host, _)| !host.contains('/')),

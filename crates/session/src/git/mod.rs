@@ -1,9 +1,11 @@
 //! Git on both sides of the sandbox's wall.
 //!
-//! On the host, a bare [`Mirror`] per repository: fetched with the person's own credentials, the source of pristine
-//! checkouts and the only place where results arrive. Inside, [`inside`] reads trees, makes commits and bundles. The
-//! host never runs git in a folder that a sandbox could have written, and no git credential ever enters a sandbox.
+//! On the host, a bare [`Mirror`] per repository: fetched with the person's own credentials, the source of all
+//! workspaces and the only place where results arrive. [`carry`] brings commits into a sandbox. Inside, [`inside`] reads
+//! trees, makes commits and bundles. The host never runs git in a folder that a sandbox could have written, and no git
+//! credential ever enters a sandbox.
 
+pub mod carry;
 pub mod inside;
 mod mirror;
 mod receive;

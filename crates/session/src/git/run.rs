@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::GitError;
@@ -62,6 +62,28 @@ impl Git<'_> {
         input: Stdio,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Vec<u8>, GitError> {
+        let output = timeout(self.deadline, self.command(input, arguments).output())
+            .await
+            .map_err(|_| GitError::Deadline { action: self.action, seconds: self.deadline.as_secs() })?
+            .map_err(|error| self.not_run(&error))?;
+        if output.status.success() { Ok(output.stdout) } else { Err(self.failed(last_words(&output.stderr))) }
+    }
+
+    /// Starts git with these arguments, for whoever writes to it and reads of it.
+    pub(super) fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Child, GitError> {
+        self.command(Stdio::piped(), arguments).spawn().map_err(|error| self.not_run(&error))
+    }
+
+    /// Why this call failed.
+    pub(super) fn failed(&self, reason: String) -> GitError {
+        GitError::Command { action: self.action, reason }
+    }
+
+    fn not_run(&self, error: &std::io::Error) -> GitError {
+        self.failed(format!("git cannot be run ({error}); is it installed?"))
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, input: Stdio, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("git");
         command.args(SETTINGS).args(arguments).current_dir(self.folder);
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -72,12 +94,7 @@ impl Git<'_> {
         if self.identity == Identity::Nobody {
             command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         }
-        let failed = |reason: String| GitError::Command { action: self.action, reason };
-        let output = timeout(self.deadline, command.output())
-            .await
-            .map_err(|_| GitError::Deadline { action: self.action, seconds: self.deadline.as_secs() })?
-            .map_err(|error| failed(format!("git cannot be run ({error}); is it installed?")))?;
-        if output.status.success() { Ok(output.stdout) } else { Err(failed(last_words(&output.stderr))) }
+        command
     }
 
     /// Runs git and gives what it wrote as one trimmed line.

@@ -1,16 +1,15 @@
 //! The task that keeps one service up: starts it, waits until it is ready, and starts it again when it ends.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hob_sandbox::{Command, Process, ProcessEvent, Sandbox, SandboxError};
-use tokio_util::sync::CancellationToken;
+use hob_sandbox::{Command, Process, ProcessEvent, SandboxError};
 
+use super::Crew;
 use super::policy::{End, Next, Patience};
-use super::tail::Tail;
 use crate::environment::Service;
 use crate::event::{EventKind, ServiceStatus};
-use crate::owned::{Owned, millis};
+use crate::owned::millis;
+use crate::tail::Tail;
 use crate::workspace::ROOT;
 
 /// How long one run of a `ready` command may take.
@@ -24,11 +23,8 @@ const LOOK_AFTER: Duration = Duration::from_millis(5);
 const LOOK_AFTER_MAX: Duration = Duration::from_millis(500);
 
 pub(super) struct Keeper {
-    owned: Arc<Owned>,
-    sandbox: Sandbox,
+    crew: Crew,
     service: Service,
-    /// The sandbox's life. When it ends, so does every service, and nobody need be told.
-    alive: CancellationToken,
 }
 
 /// Why a service is not kept any more.
@@ -40,13 +36,13 @@ enum Gone {
 }
 
 impl Keeper {
-    pub(super) fn new(owned: Arc<Owned>, sandbox: Sandbox, service: Service, alive: CancellationToken) -> Self {
-        Self { owned, sandbox, service, alive }
+    pub(super) fn new(crew: Crew, service: Service) -> Self {
+        Self { crew, service }
     }
 
     /// Keeps the service until it has failed, or its sandbox's life ends.
     pub(super) async fn keep(self) {
-        let alive = self.alive.clone();
+        let alive = self.crew.alive.clone();
         let Some(Gone::Failed(why, log)) = alive.run_until_cancelled(self.keep_up()).await else { return };
         self.tell(ServiceStatus::Failed, None, Some(why), log).await;
     }
@@ -76,7 +72,7 @@ impl Keeper {
     /// Waits until the services that this one needs are ready, or says which one has failed.
     async fn wait_for_others(&self) -> Result<(), String> {
         for name in &self.service.after {
-            let mut board = self.owned.services.board.subscribe();
+            let mut board = self.crew.services.board.subscribe();
             let settled = |board: &super::Board| board.status(name).is_none_or(ServiceStatus::is_settled);
             let failed = match board.wait_for(settled).await {
                 Ok(board) => board.status(name) != Some(ServiceStatus::Ready),
@@ -94,7 +90,7 @@ impl Keeper {
     async fn live(&self, tail: &mut Tail) -> Result<End, Gone> {
         self.tell(ServiceStatus::Starting, None, None, None).await;
         let begun = Instant::now();
-        let started = self.sandbox.exec(self.command(&self.service.command)).await;
+        let started = self.crew.sandbox.exec(self.command(&self.service.command)).await;
         let mut process = started.map_err(|error| match error {
             SandboxError::Lost { .. } => Gone::Sandbox,
             error => Gone::Failed(format!("Hob failed to {error}"), None),
@@ -102,7 +98,7 @@ impl Keeper {
         let end = self.watch(&mut process, tail, begun).await;
         // What it left behind would hold its port.
         if let Err(error) = process.kill().await {
-            tracing::debug!(session.id = %self.owned.id, service = self.service.name, "nothing was left: failed to {error}");
+            tracing::debug!(sandbox.id = %self.crew.sandbox.id(), service = self.service.name, "nothing was left: failed to {error}");
         }
         end
     }
@@ -135,11 +131,11 @@ impl Keeper {
         match (&self.service.ready, self.service.port) {
             (Some(line), _) => {
                 let command = self.command(line).timeout(READY_COMMAND_LIMIT);
-                let Ok(mut process) = self.sandbox.exec(command).await else { return false };
+                let Ok(mut process) = self.crew.sandbox.exec(command).await else { return false };
                 let exit = process.wait_output(1_024).await.exit;
                 exit.is_some_and(|exit| exit.code == 0 && !exit.timed_out)
             }
-            (None, Some(port)) => self.sandbox.dial(port).await.is_ok(),
+            (None, Some(port)) => self.crew.sandbox.dial(port).await.is_ok(),
             (None, None) => {
                 tokio::time::sleep(STILL_RUNS).await;
                 true
@@ -158,10 +154,10 @@ impl Keeper {
     async fn tell(&self, status: ServiceStatus, elapsed_ms: Option<u64>, detail: Option<String>, log: Option<String>) {
         let name = self.service.name.clone();
         let event = EventKind::Service { name, status, elapsed_ms, detail: detail.clone(), log: log.clone() };
-        if let Err(error) = self.owned.record(vec![event]).await {
-            tracing::warn!(session.id = %self.owned.id, service = self.service.name, "not recorded: failed to {error}");
+        if let Err(reason) = self.crew.hearer.hear(event).await {
+            tracing::warn!(sandbox.id = %self.crew.sandbox.id(), service = self.service.name, "not told: {reason}");
         }
-        self.owned.services.put(&self.service.name, status, detail, log);
+        self.crew.services.put(&self.service.name, status, detail, log);
     }
 }
 

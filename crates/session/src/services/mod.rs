@@ -6,23 +6,24 @@
 mod keeper;
 mod news;
 mod policy;
-mod tail;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use hob_sandbox::{Command, Sandbox};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::checks::clip;
 use crate::environment::{Environment, Service};
 use crate::event::{EventKind, ServiceStatus};
 use crate::owned::Owned;
+use crate::tail::Tail;
 use crate::workspace::ROOT;
 use keeper::Keeper;
-use tail::Tail;
 
 /// How long a command of `start` may take.
 const START_COMMAND_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -140,17 +141,45 @@ impl Services {
     }
 }
 
+/// Hears how services stand: a session's log, or that of an image's making.
+#[async_trait]
+pub(crate) trait Hearer: Send + Sync {
+    /// Takes what there is to tell.
+    ///
+    /// # Errors
+    /// It could not be kept; words for a person.
+    async fn hear(&self, event: EventKind) -> Result<(), String>;
+}
+
+#[async_trait]
+impl Hearer for Owned {
+    async fn hear(&self, event: EventKind) -> Result<(), String> {
+        self.record(vec![event]).await.map_err(|error| format!("failed to {error}"))
+    }
+}
+
+/// What the services of one sandbox are kept with.
+#[derive(Clone)]
+pub(crate) struct Crew {
+    pub(crate) services: Arc<Services>,
+    pub(crate) hearer: Arc<dyn Hearer>,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) tracker: TaskTracker,
+    /// The sandbox's life. When it ends, so does every service, and nobody need be told.
+    pub(crate) alive: CancellationToken,
+}
+
 /// Starts what was announced. It ends with the sandbox's life, which `alive` is.
 pub(crate) fn begin(owned: &Arc<Owned>, sandbox: Sandbox, environment: Environment, alive: CancellationToken) {
     if environment.start.is_empty() && environment.services.is_empty() {
         return;
     }
     let owned = Arc::clone(owned);
-    let tracker = owned.house.tracker.clone();
-    tracker.spawn(async move {
-        let begun = begin_all(&owned, sandbox, environment, &alive);
-        if let Err(reason) = owned.phase("services", begun).await
-            && !alive.is_cancelled()
+    let (services, tracker) = (Arc::clone(&owned.services), owned.house.tracker.clone());
+    let crew = Crew { services, hearer: Arc::clone(&owned) as _, sandbox, tracker, alive };
+    owned.house.tracker.clone().spawn(async move {
+        if let Err(reason) = owned.phase("services", crew.start(environment)).await
+            && !crew.alive.is_cancelled()
         {
             tracing::error!(session.id = %owned.id, "the services are not watched: {reason}");
             owned.services.give_up(&reason);
@@ -158,40 +187,42 @@ pub(crate) fn begin(owned: &Arc<Owned>, sandbox: Sandbox, environment: Environme
     });
 }
 
-async fn begin_all(
-    owned: &Arc<Owned>,
-    sandbox: Sandbox,
-    environment: Environment,
-    alive: &CancellationToken,
-) -> Result<((), Option<String>), String> {
-    let gone = || "the sandbox is gone".to_owned();
-    for line in &environment.start {
-        alive.run_until_cancelled(start_command(owned, &sandbox, line)).await.ok_or_else(gone)??;
+impl Crew {
+    /// Runs the commands of `start`, starts the services, and returns when each is ready or has failed, with how they
+    /// stand.
+    ///
+    /// # Errors
+    /// The sandbox is gone, or what was told could not be kept.
+    pub(crate) async fn start(&self, environment: Environment) -> Result<((), Option<String>), String> {
+        let gone = || "the sandbox is gone".to_owned();
+        for line in &environment.start {
+            self.alive.run_until_cancelled(self.start_command(line)).await.ok_or_else(gone)??;
+        }
+        self.services.board.send_modify(|board| board.preparing = false);
+        for service in environment.services {
+            self.tracker.spawn(Keeper::new(self.clone(), service).keep());
+        }
+        self.alive.run_until_cancelled(self.services.settled()).await.ok_or_else(gone)?;
+        let summary = self.services.board.borrow().summary();
+        Ok(((), Some(summary).filter(|summary| !summary.is_empty())))
     }
-    owned.services.board.send_modify(|board| board.preparing = false);
-    for service in environment.services {
-        let keeper = Keeper::new(Arc::clone(owned), sandbox.clone(), service, alive.clone());
-        owned.house.tracker.spawn(keeper.keep());
-    }
-    alive.run_until_cancelled(owned.services.settled()).await.ok_or_else(gone)?;
-    let summary = owned.services.board.borrow().summary();
-    Ok(((), Some(summary).filter(|summary| !summary.is_empty())))
-}
 
-/// Runs a command of `start`, and tells when it fails. What it leaves running goes on.
-async fn start_command(owned: &Owned, sandbox: &Sandbox, line: &str) -> Result<(), String> {
-    let command = Command::shell(line).cwd(ROOT).timeout(START_COMMAND_LIMIT);
-    let mut process = sandbox.exec(command).await.map_err(|error| format!("failed to {error}"))?;
-    let output = process.wait_output(64 << 10).await;
-    let exit = output.exit.ok_or("the sandbox is gone")?;
-    if exit.code == 0 && !exit.timed_out {
-        return Ok(());
+    /// Runs a command of `start`, and tells when it fails. What it leaves running goes on.
+    async fn start_command(&self, line: &str) -> Result<(), String> {
+        let command = Command::shell(line).cwd(ROOT).timeout(START_COMMAND_LIMIT);
+        let mut process = self.sandbox.exec(command).await.map_err(|error| format!("failed to {error}"))?;
+        let output = process.wait_output(64 << 10).await;
+        let exit = output.exit.ok_or("the sandbox is gone")?;
+        if exit.code == 0 && !exit.timed_out {
+            return Ok(());
+        }
+        let mut tail = Tail::default();
+        tail.hear(&output.stdout);
+        tail.hear(&output.stderr);
+        let how =
+            if exit.timed_out { "ran out of time".to_owned() } else { format!("ended with exit code {}", exit.code) };
+        let said = tail.text().map(|lines| format!("; its last lines:\n{lines}")).unwrap_or_default();
+        let text = format!("The environment's start command `{}` {how}{said}", clip(line, 200));
+        self.hearer.hear(EventKind::Notice { text }).await
     }
-    let mut tail = Tail::default();
-    tail.hear(&output.stdout);
-    tail.hear(&output.stderr);
-    let how = if exit.timed_out { "ran out of time".to_owned() } else { format!("ended with exit code {}", exit.code) };
-    let said = tail.text().map(|lines| format!("; its last lines:\n{lines}")).unwrap_or_default();
-    let text = format!("The environment's start command `{}` {how}{said}", clip(line, 200));
-    owned.record(vec![EventKind::Notice { text }]).await.map_err(|error| format!("failed to {error}"))
 }

@@ -119,6 +119,15 @@ impl House {
         records.iter().map(|record| record.event().unwrap()).collect()
     }
 
+    /// What the participants were told, a line each.
+    pub async fn notices(&self, id: &SessionId) -> String {
+        let told = self.log(id).await.into_iter().filter_map(|event| match event.kind {
+            EventKind::Notice { text } => Some(text),
+            _ => None,
+        });
+        told.collect::<Vec<_>>().join("\n")
+    }
+
     /// Waits for an event.
     pub async fn wait(&self, id: &SessionId, what: impl Fn(&EventKind) -> bool) -> Event {
         self.wait_after(id, 0, what).await

@@ -56,7 +56,7 @@ async fn an_idle_sandbox_is_put_away_and_comes_back_with_its_files() {
     let house = House::with(fix(), |config| config.timeouts.suspend_after = Duration::from_millis(400)).await;
     let id = house.session("@@script:note@@").await;
     house.turn_ended(&id, 1).await;
-    house.wait(&id, |kind| matches!(kind, EventKind::SnapshotTaken { layers, .. } if layers.len() == 1)).await;
+    house.wait(&id, |kind| matches!(kind, EventKind::SnapshotTaken { layers, .. } if layers.len() == 2)).await;
     house.state(&id, State::Suspended).await;
     let diff = house.engine.diff(&id).await.unwrap();
     assert!(diff.contains("+a note"), "the diff is that of the commit: {diff}");

@@ -11,6 +11,7 @@
 mod crowd;
 mod environment;
 mod house;
+mod images;
 mod kill;
 mod life;
 mod orphans;

@@ -1,4 +1,4 @@
-//! The last lines that a service wrote.
+//! The last lines that a program wrote.
 
 use std::collections::VecDeque;
 
@@ -8,13 +8,13 @@ const LINES_MAX: usize = 20;
 
 /// The end of an output, bounded.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     bytes: VecDeque<u8>,
 }
 
 impl Tail {
     /// Hears a piece of output.
-    pub(super) fn hear(&mut self, piece: &[u8]) {
+    pub(crate) fn hear(&mut self, piece: &[u8]) {
         let piece = &piece[piece.len().saturating_sub(BYTES_MAX)..];
         let too_many = (self.bytes.len() + piece.len()).saturating_sub(BYTES_MAX);
         self.bytes.drain(..too_many);
@@ -22,7 +22,7 @@ impl Tail {
     }
 
     /// The last whole lines as far as they are text; `None` where there is none.
-    pub(super) fn text(&self) -> Option<String> {
+    pub(crate) fn text(&self) -> Option<String> {
         let (first, second) = self.bytes.as_slices();
         let bytes = [first, second].concat();
         let text = String::from_utf8_lossy(&bytes);

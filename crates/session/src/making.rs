@@ -1,0 +1,187 @@
+//! The making of a session's sandbox: on the files that the session has, or from an image.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hob_sandbox::{Mount, Sandbox, SandboxError, Spec};
+
+use crate::environment::Environment;
+use crate::footing::Footing;
+use crate::git::{Base, Mirror, carry};
+use crate::images::{self, Found, Image, Images, Wanted};
+use crate::owned::{Owned, ToReason};
+use crate::start::{now_ms, tell, token};
+use crate::variables::variables;
+use crate::workspace::ROOT;
+
+/// A sandbox in the making.
+pub(crate) struct Making<'a> {
+    pub(crate) owned: &'a Owned,
+    pub(crate) mirror: Mirror,
+    pub(crate) base: Base,
+    /// The session's branch.
+    pub(crate) branch: String,
+    pub(crate) environment: Environment,
+}
+
+impl Making<'_> {
+    /// Starts the sandbox on the files that the session has; `None` where it has none, or none that could be gone on
+    /// from.
+    ///
+    /// # Errors
+    /// It could not be started; words for a person.
+    pub(crate) async fn again(&self) -> Result<Option<Sandbox>, String> {
+        let owned = self.owned;
+        let Some(footing) = Footing::read(&owned.folder()).await? else { return Ok(None) };
+        let sandbox = owned.phase("sandbox", self.create(&footing)).await.map_err(Broken::into_reason)?;
+        if !owned.log.read(|state| state.synced).await {
+            self.sync(&footing, &sandbox).await?;
+        } else if sandbox.lost().is_some() && !has_repository(&sandbox).await? {
+            let text = "Nothing of the session's files could be saved: it begins again from its base commit.";
+            tell(owned, vec![text.to_owned()]).await?;
+            let id = owned.sandbox_id()?;
+            owned.house.deps.provider.destroy(&id).await.map_err(|error| format!("failed to {error}"))?;
+            Footing::remove(&owned.folder()).await?;
+            return Ok(None);
+        }
+        Ok(Some(sandbox))
+    }
+
+    /// Starts the sandbox from an image, and brings its workspace to the base commit.
+    ///
+    /// # Errors
+    /// There is no image, or it could not be started; words for a person.
+    pub(crate) async fn anew(&self) -> Result<Sandbox, String> {
+        let owned = self.owned;
+        let image = self.image().await?;
+        let footing = Footing::of(&image);
+        footing.write(&owned.folder()).await?;
+        let (footing, sandbox) = match owned.phase("sandbox", self.create(&footing)).await {
+            Ok(sandbox) => (footing, sandbox),
+            Err(Broken::Layers(reason)) => {
+                tell(owned, vec![format!("The image {} is made anew: {reason}.", image.image_id)]).await?;
+                owned.house.images.remove(&owned.house, &image.image_id).await?;
+                let footing = Footing::of(&*self.image().await?);
+                footing.write(&owned.folder()).await?;
+                let sandbox = owned.phase("sandbox", self.create(&footing)).await.map_err(Broken::into_reason)?;
+                (footing, sandbox)
+            }
+            Err(Broken::Other(reason)) => return Err(reason),
+        };
+        self.sync(&footing, &sandbox).await?;
+        Ok(sandbox)
+    }
+
+    /// The image to start from. Where it is being built, the steps of that are recorded as they come.
+    async fn image(&self) -> Result<Arc<Image>, String> {
+        let owned = self.owned;
+        let (repository, asked) = owned.log.read(|state| (state.repository.clone(), state.summary.base.clone())).await;
+        let wanted = Wanted {
+            mirror: self.mirror.clone(),
+            repository,
+            asked,
+            base: self.base.clone(),
+            environment: self.environment.clone(),
+        };
+        let found = owned.phase("image", async {
+            let (image, said) = match Images::find(&owned.house, wanted) {
+                Found::Ready(image, said) => (image, said),
+                Found::Building(building) => images::wait_for(owned, &building).await?,
+            };
+            let detail = image.image_id.clone();
+            Ok::<_, String>(((image, said), Some(detail)))
+        });
+        let (image, said) = found.await?;
+        owned.house.images.used(&image.image_id, now_ms(owned));
+        tell(owned, said.into_iter().collect()).await?;
+        Ok(image)
+    }
+
+    async fn sync(&self, footing: &Footing, sandbox: &Sandbox) -> Result<(), String> {
+        let limit = self.owned.house.config.timeouts.fetch;
+        let Self { mirror, base, branch, .. } = self;
+        let synced = async {
+            let synced = carry::sync(mirror, &footing.held, base, branch, sandbox, limit).await;
+            synced.map_err(|error| format!("failed to {error}"))?;
+            Ok(((), Some(base.commit.clone())))
+        };
+        self.owned.phase("sync", synced).await
+    }
+
+    async fn create(&self, footing: &Footing) -> Result<(Sandbox, Option<String>), Broken> {
+        let owned = self.owned;
+        let config = &owned.house.config;
+        let access = owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
+        let spec = Spec {
+            id: owned.sandbox_id()?,
+            epoch: owned.epoch,
+            token: token(owned),
+            base: footing.base.clone(),
+            layers: footing.layers.clone(),
+            workspace: Some(owned.house.images.nothing.clone()),
+            mounts: mounts(owned).await,
+            env: variables(&self.environment, &footing.env),
+            limits: self.environment.wants.within(config.limits.sandbox),
+            gateway: Some(access.socket.clone()),
+        };
+        let deadline = config.timeouts.sandbox_start;
+        match tokio::time::timeout(deadline, owned.house.deps.provider.create(spec)).await {
+            Ok(Ok(sandbox)) => {
+                tell(owned, sandbox.lost().map(str::to_owned).into_iter().collect()).await?;
+                Ok((sandbox, None))
+            }
+            Ok(Err(SandboxError::Layers { reason, .. })) => Err(Broken::Layers(reason)),
+            Ok(Err(error)) => Err(format!("failed to {error}").into()),
+            Err(_) => Err(late(deadline).into()),
+        }
+    }
+}
+
+/// Why a sandbox could not be made.
+#[derive(Debug, PartialEq, Eq)]
+enum Broken {
+    /// Layers that it was to stand on are gone or torn.
+    Layers(String),
+    /// Something else; words for a person.
+    Other(String),
+}
+
+impl Broken {
+    fn into_reason(self) -> String {
+        match self {
+            Self::Layers(reason) => format!("failed to start the sandbox: {reason}"),
+            Self::Other(reason) => reason,
+        }
+    }
+}
+
+impl ToReason for Broken {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Layers(reason) | Self::Other(reason) => reason,
+        }
+    }
+}
+
+impl From<String> for Broken {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+async fn has_repository(sandbox: &Sandbox) -> Result<bool, String> {
+    let found = sandbox.stat(&format!("{ROOT}/.git")).await;
+    Ok(found.map_err(|error| format!("failed to {error}"))?.is_some())
+}
+
+/// What the operator mounts into every sandbox, and what the session's agent needs.
+async fn mounts(owned: &Owned) -> Vec<Mount> {
+    let agent = owned.log.read(|state| state.summary.agent.clone()).await;
+    let mut mounts = owned.house.config.mounts.clone();
+    mounts.extend(owned.house.deps.agents.mounts(&agent));
+    mounts
+}
+
+fn late(deadline: Duration) -> String {
+    format!("failed to start the sandbox within {} s; hob doctor tells what this machine can do", deadline.as_secs())
+}
