@@ -251,7 +251,6 @@ async fn an_environment_is_drafted_once_and_checked_before_it_is_committed() {
         "read from  .hob/environment.toml",
         "services   redis: exec redis-server --save '' --appendonly no (port 6379, within 60 s)",
         "checks     test: make test",
-        "! The environment installs the Debian packages `redis-server`.",
     ] {
         assert!(stdout(&checked).contains(expect), "{expect:?} in\n{}", stdout(&checked));
     }
