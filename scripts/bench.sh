@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 benches=(
     hob-sandbox:bench_sandbox
     hob-sandbox:bench_snapshot
+    hob-sandbox:bench_gate
     hob-session:bench_store
     hob-gateway:latency
     hob-agent:bench_first_request

@@ -25,6 +25,21 @@ pub enum ToHelper {
         /// How.
         plan: Box<Plan>,
     },
+    /// Start a writer beside the running sandbox of this name, in place of the one that it may have: processes with a root
+    /// of their own, and the sandbox's gated folder in it, open for them alone. Answered by `Started` or `Failed`.
+    Writer {
+        /// Answered with this.
+        request: u64,
+        /// How.
+        plan: Box<Plan>,
+    },
+    /// Kill a sandbox's writer, then open its gate. Answered by `Done` or `Failed`; one that is open is left as it is.
+    Open {
+        /// Answered with this.
+        request: u64,
+        /// Which sandbox.
+        id: String,
+    },
     /// Kill every process of a sandbox. Answered by `Done` when all are gone, also when none ran.
     Kill {
         /// Answered with this.
@@ -45,10 +60,13 @@ pub enum ToHelper {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromHelper {
-    /// The sandbox's process 1 was started.
+    /// The process 1 was started.
     Started {
         /// Of the request.
         request: u64,
+        /// Whether the sandbox's gate is closed. A helper that knows of no gates does not say so.
+        #[serde(default)]
+        closed: bool,
     },
     /// It failed.
     Failed {
@@ -68,11 +86,17 @@ pub enum FromHelper {
         request: u64,
         /// Names of sandboxes.
         ids: Vec<String>,
+        /// Those of them whose gate is closed.
+        #[serde(default)]
+        closed: Vec<String>,
     },
-    /// A sandbox ended. Told to every connection.
+    /// A sandbox ended, or its writer. Told to every connection.
     Ended {
-        /// Which.
+        /// Which sandbox.
         id: String,
+        /// Whether it was only its writer, which ended by itself.
+        #[serde(default)]
+        writer: bool,
         /// Why, in words.
         reason: String,
     },
@@ -91,6 +115,9 @@ pub struct Plan {
     pub trees: Vec<Tree>,
     /// What to build of them, in order.
     pub steps: Vec<Step>,
+    /// The folder whose writers can be held back, where there is one.
+    #[serde(default)]
+    pub gate: Option<Gate>,
     /// Arguments of `bwrap`, program first; the file descriptors are added by the stage.
     pub bwrap: Vec<String>,
     /// The whole environment of process 1.
@@ -101,6 +128,15 @@ pub struct Plan {
     pub filters: Vec<PathBuf>,
     /// Where messages of the stages go.
     pub log: PathBuf,
+}
+
+/// A folder inside that is a mount of its own, so that it can be closed to everybody who writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Where, in the root; made where it is missing. A link there is not closed but refused.
+    pub target: String,
+    /// Whether it is read-only for every process, from the first on.
+    pub closed: bool,
 }
 
 /// A control group.
@@ -117,6 +153,9 @@ pub struct Cgroup {
 pub struct Tree {
     /// Where it is.
     pub source: PathBuf,
+    /// Whether it is a mount of the sandbox that a writer is started for, and not of the host.
+    #[serde(default)]
+    pub inside: bool,
     /// Whether owners are shifted into the sandbox's range by the mount.
     pub shifted: bool,
     /// Whether it can be written to.
@@ -144,6 +183,13 @@ pub enum Step {
         upper: Part,
         /// The overlay's own folder, beside the writable layer.
         work: Part,
+        /// Where, in the root; made where it is missing.
+        target: String,
+    },
+    /// Mount an overlay whose writable layer is in memory and gone with the last process.
+    Fleeting {
+        /// Read-only layers, topmost first.
+        lower: Vec<Part>,
         /// Where, in the root; made where it is missing.
         target: String,
     },

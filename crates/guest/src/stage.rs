@@ -14,19 +14,24 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use hob_guest::frame;
-use hob_guest::launch::{Part, Plan, Step};
-use rustix::fs::{FileType, Mode, OFlags};
+use hob_guest::launch::{Gate, Part, Plan, Step};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, MoveMountFlags};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
-use crate::passing;
 use crate::place::{self, Kind};
+use crate::{passing, syscall};
 
 /// Where the root is built: an empty memory filesystem hides the host's `/tmp` in this namespace first.
 const SITE: &str = "/tmp";
 const ROOT: &str = "/tmp/root";
+
+/// Where the writable layers are that live in memory, and how large they may be together: enough for locks, sockets and
+/// temporary files.
+const MEMORY: &str = "/tmp/memory";
+const MEMORY_OPTIONS: &std::ffi::CStr = c"mode=0755,size=64m";
 
 /// The devices of the host that a sandbox sees.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -106,6 +111,7 @@ fn build(plan: &Plan, trees: &[OwnedFd]) -> Result<(), Failure> {
         .map_err(failed("make a place to build in"))?;
     let layers = plan.steps.iter().flat_map(|step| match step {
         Step::Overlay { lower, upper, .. } => lower.iter().chain([upper]).map(|part| part.tree).collect::<Vec<_>>(),
+        Step::Fleeting { lower, .. } => lower.iter().map(|part| part.tree).collect(),
         Step::Attach { .. } | Step::Devices => Vec::new(),
     });
     for tree in layers.collect::<std::collections::BTreeSet<_>>() {
@@ -118,6 +124,7 @@ fn build(plan: &Plan, trees: &[OwnedFd]) -> Result<(), Failure> {
     for step in &plan.steps {
         build_step(plan, trees, step)?;
     }
+    plan.gate.as_ref().map_or(Ok(()), make_gate)?;
     // What bwrap mounts there it mounts where a link leads.
     if place::is_link(ROOT, "proc") { Err("mount /proc: the base has a link there".to_owned()) } else { Ok(()) }
 }
@@ -130,7 +137,13 @@ fn build_step(plan: &Plan, trees: &[OwnedFd], step: &Step) -> Result<(), Failure
     match step {
         Step::Overlay { lower, upper, work, target } => {
             let place = make_place(target, Kind::Folder)?;
-            overlay(lower, upper, work, &place).map_err(failed(format!("mount the overlay of {target}")))
+            let lower: Vec<String> = lower.iter().map(site).collect();
+            overlay(&lower, &site(upper), &site(work), &place).map_err(failed(format!("mount the overlay of {target}")))
+        }
+        Step::Fleeting { lower, target } => {
+            let place = make_place(target, Kind::Folder)?;
+            let lower: Vec<String> = lower.iter().map(site).collect();
+            fleeting(&lower, &place).map_err(failed(format!("mount the overlay of {target}")))
         }
         Step::Attach { tree, target } => {
             // Asked of the mount: the path it has on the host cannot be reached from here.
@@ -186,12 +199,49 @@ fn site(part: &Part) -> String {
 
 /// Mounts an overlay. `userxattr` keeps its marks readable where this namespace is not the machine's own. By mount(2),
 /// whose options may be a page long: a string of fsconfig(2) ends at 255 bytes, which ten layers fill.
-fn overlay(lower: &[Part], upper: &Part, work: &Part, place: &OwnedFd) -> std::io::Result<()> {
-    let lower: Vec<String> = lower.iter().map(site).collect();
-    let (lower, upper, work) = (lower.join(":"), site(upper), site(work));
+fn overlay(lower: &[String], upper: &str, work: &str, place: &OwnedFd) -> std::io::Result<()> {
+    let lower = lower.join(":");
     let options = CString::new(format!("userxattr,lowerdir={lower},upperdir={upper},workdir={work}"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     Ok(rustix::mount::mount("hob", place::path_of(place), "overlay", flags, options.as_c_str())?)
+}
+
+/// Mounts an overlay that writes to memory. Who may enter its top folder is what the topmost layer says.
+fn fleeting(lower: &[String], place: &OwnedFd) -> std::io::Result<()> {
+    if !fs::exists(MEMORY)? {
+        fs::create_dir(MEMORY)?;
+        rustix::mount::mount("hob", MEMORY, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, MEMORY_OPTIONS)?;
+    }
+    let number = fs::read_dir(MEMORY)?.count();
+    let [upper, work] = ["upper", "work"].map(|name| format!("{MEMORY}/{number}/{name}"));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir_all(&work)?;
+    if let Some(top) = lower.first().map(fs::metadata).transpose()? {
+        fs::set_permissions(&upper, top.permissions())?;
+    }
+    overlay(lower, &upper, &work, place)
+}
+
+/// Makes the gate's folder a mount of its own. Always, so that it never shares a file with another folder: a second name
+/// outside, made while the gate stood open, would be a way around it the next time.
+fn make_gate(gate: &Gate) -> Result<(), Failure> {
+    let target = &gate.target;
+    if place::is_link(ROOT, target.trim_start_matches('/')) {
+        // What it leads to is no folder of this name: whoever replaces the link has another one there.
+        return if gate.closed { Err(format!("close {target}: the base has a link there")) } else { Ok(()) };
+    }
+    let place = make_place(target, Kind::Folder)?;
+    let failed = |error| format!("mount {target}: {error}");
+    if !is_mount(&place).map_err(failed)? {
+        rustix::mount::mount_bind(place::path_of(&place), place::path_of(&place)).map_err(failed)?;
+    }
+    let mounted = place::find(ROOT, target).map_err(failed)?;
+    if gate.closed { syscall::set_writable(&mounted, false).map_err(failed) } else { Ok(()) }
+}
+
+fn is_mount(place: &OwnedFd) -> rustix::io::Result<bool> {
+    let found = rustix::fs::statx(place, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn limit(plan: &Plan) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
-//! The one system call that no safe wrapper offers: shifting the owners that a mount shows.
+//! The one system call that no safe wrapper offers: shifting the owners that a mount shows, and who may write through it.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -18,34 +18,44 @@ const NOSUID: u64 = 0x2;
 const NODEV: u64 = 0x4;
 const IDMAP: u64 = 0x0010_0000;
 
-/// Attributes to give to a detached mount.
+/// Attributes to give to a mount.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attributes<F> {
-    /// No writes through it.
-    pub(crate) read_only: bool,
+    /// Whether it can be written through.
+    pub(crate) writable: bool,
     /// The user namespace whose ID map shifts owners.
     pub(crate) shift: Option<F>,
 }
 
 /// Sets attributes of a whole detached mount tree; never devices, never set-user-ID.
 pub(crate) fn set_mount_attributes(mount: impl AsFd, attributes: &Attributes<impl AsFd>) -> Result<(), Errno> {
-    let read_only = if attributes.read_only { RDONLY } else { 0 };
+    let read_only = if attributes.writable { 0 } else { RDONLY };
     let mut attr = MountAttr { attr_set: NOSUID | NODEV | read_only, attr_clr: 0, propagation: 0, userns_fd: 0 };
     if let Some(namespace) = &attributes.shift {
         attr.attr_set |= IDMAP;
         attr.userns_fd = namespace.as_fd().as_raw_fd() as u64;
     }
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    mount_setattr(mount.as_fd(), libc::AT_RECURSIVE, &mut attr)
+}
+
+/// Lets nobody write through a mount, or everybody who may. What is mounted below it stays as it is.
+pub(crate) fn set_writable(mount: impl AsFd, writable: bool) -> Result<(), Errno> {
+    let (attr_set, attr_clr) = if writable { (0, RDONLY) } else { (RDONLY, 0) };
+    mount_setattr(mount.as_fd(), 0, &mut MountAttr { attr_set, attr_clr, propagation: 0, userns_fd: 0 })
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, flags: libc::c_int, attr: &mut MountAttr) -> Result<(), Errno> {
     // SAFETY: the path is a constant C string and `attr` a live, initialised structure whose size is passed beside it;
-    // the kernel reads both during the call only, and both descriptors are borrowed for as long.
+    // the kernel reads both during the call only. Both descriptors, the mount's and the one that `attr` may name, are
+    // borrowed by the callers for as long.
     #[expect(unsafe_code, reason = "rustix has no mount_setattr")]
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
-            flags,
-            &raw mut attr,
+            flags | libc::AT_EMPTY_PATH,
+            std::ptr::from_mut(attr),
             size_of::<MountAttr>(),
         )
     };

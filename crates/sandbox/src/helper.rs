@@ -1,6 +1,6 @@
 //! The server's end of the sandbox helper: finds the one that runs, or starts one, and asks it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ids::Ids;
+use crate::spec::Gate;
 
 /// How long the helper may take to answer; starts and kills of many sandboxes wait for each other.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -28,8 +29,16 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long its program may be busy.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
-/// A sandbox ended: its name and why. An empty name stands for all of them: the helper is gone.
-pub(crate) type Ended = (String, String);
+/// Something ended without having been told to.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    /// Which sandbox; none stands for all of them, as the helper is gone.
+    pub(crate) id: Option<String>,
+    /// Whether it was only the sandbox's writer.
+    pub(crate) writer: bool,
+    /// Why, in words.
+    pub(crate) reason: String,
+}
 
 /// A connection to the helper.
 #[derive(Debug)]
@@ -78,11 +87,31 @@ impl Helper {
         self.gone.is_cancelled()
     }
 
-    /// Starts a sandbox.
-    pub(crate) async fn start(&self, plan: Plan) -> Result<(), String> {
+    /// Starts a sandbox, and says how its gate stands.
+    pub(crate) async fn start(&self, plan: Plan) -> Result<Gate, String> {
         let plan = Box::new(plan);
-        match self.ask(|request| ToHelper::Start { request, plan }).await? {
-            FromHelper::Started { .. } => Ok(()),
+        self.started(|request| ToHelper::Start { request, plan }).await
+    }
+
+    /// Starts a writer for the sandbox of the plan's name, in place of the one that it may have.
+    pub(crate) async fn start_writer(&self, plan: Plan) -> Result<Gate, String> {
+        let plan = Box::new(plan);
+        self.started(|request| ToHelper::Writer { request, plan }).await
+    }
+
+    async fn started(&self, message: impl FnOnce(u64) -> ToHelper) -> Result<Gate, String> {
+        match self.ask(message).await? {
+            FromHelper::Started { closed, .. } => Ok(gate(closed)),
+            FromHelper::Failed { reason, .. } => Err(reason),
+            other => Err(format!("understand {other:?}")),
+        }
+    }
+
+    /// Ends a sandbox's writer and opens its gate.
+    pub(crate) async fn open_gate(&self, id: &str) -> Result<(), String> {
+        let id = id.to_owned();
+        match self.ask(|request| ToHelper::Open { request, id }).await? {
+            FromHelper::Done { .. } => Ok(()),
             FromHelper::Failed { reason, .. } => Err(reason),
             other => Err(format!("understand {other:?}")),
         }
@@ -94,10 +123,12 @@ impl Helper {
         self.ask(|request| ToHelper::Kill { request, id }).await.map(drop)
     }
 
-    /// Names of the sandboxes that run.
-    pub(crate) async fn running(&self) -> Result<Vec<String>, String> {
+    /// Names of the sandboxes that run, and how the gate of each stands.
+    pub(crate) async fn running(&self) -> Result<BTreeMap<String, Gate>, String> {
         match self.ask(|request| ToHelper::List { request }).await? {
-            FromHelper::Running { ids, .. } => Ok(ids),
+            FromHelper::Running { ids, closed, .. } => {
+                Ok(ids.into_iter().map(|id| (id.clone(), gate(closed.contains(&id)))).collect())
+            }
             other => Err(format!("understand {other:?}")),
         }
     }
@@ -174,6 +205,10 @@ fn spawn(command: &mut Command) -> std::io::Result<Child> {
     }
 }
 
+fn gate(closed: bool) -> Gate {
+    if closed { Gate::Closed } else { Gate::Open }
+}
+
 async fn listen(mut reader: OwnedReadHalf, waiting: Waiting, ended: broadcast::Sender<Ended>, gone: CancellationToken) {
     let mut decoder = Decoder::default();
     let mut bytes = vec![0; 64 << 10];
@@ -188,18 +223,19 @@ async fn listen(mut reader: OwnedReadHalf, waiting: Waiting, ended: broadcast::S
     }
     gone.cancel();
     // Sandboxes end with their helper. Nobody listening is no loss.
-    drop(ended.send((String::new(), "the sandbox helper is gone".to_owned())));
+    let reason = "the sandbox helper is gone".to_owned();
+    drop(ended.send(Ended { id: None, writer: false, reason }));
 }
 
 fn hear(message: FromHelper, waiting: &Waiting, ended: &broadcast::Sender<Ended>) {
     let request = match &message {
-        FromHelper::Started { request }
+        FromHelper::Started { request, .. }
         | FromHelper::Failed { request, .. }
         | FromHelper::Done { request }
         | FromHelper::Running { request, .. } => *request,
-        FromHelper::Ended { id, reason } => {
+        FromHelper::Ended { id, writer, reason } => {
             // Nobody listening is no loss.
-            drop(ended.send((id.clone(), reason.clone())));
+            drop(ended.send(Ended { id: Some(id.clone()), writer: *writer, reason: reason.clone() }));
             return;
         }
     };

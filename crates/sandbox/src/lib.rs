@@ -2,8 +2,9 @@
 //!
 //! # Architecture invariant
 //!
-//! No word of sessions, agents or git, and of HTTP only what fetches an image. Namespaces are entered by a re-executed, single-threaded child, never by
-//! the server. What the guest says is untrusted input: bounded, typed, never a panic here.
+//! No word of sessions, agents or git, and of HTTP only what fetches an image. Namespaces are entered by the helper and its
+//! single-threaded children, never by the server. What the guest says is untrusted input: bounded, typed, never a panic
+//! here.
 
 mod cgroup;
 mod command;
@@ -36,4 +37,4 @@ pub use probe::{Finding, Grade};
 pub use process::{Process, Stdin};
 pub use provider::{Capabilities, Limit, Listed, Provider, SandboxError, Snapshot};
 pub use sandbox::{Duplex, Sandbox};
-pub use spec::{Base, Limits, Mount, SandboxId, Spec, Token};
+pub use spec::{Base, Gate, Limits, Mount, SandboxId, Spec, Token};

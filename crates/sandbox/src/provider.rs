@@ -18,7 +18,8 @@ pub trait Provider: Send + Sync {
     /// What this provider can hold on this machine and what it cannot.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes the sandbox, or finds the running one of this name, and waits until its guest has dialled home.
+    /// Makes the sandbox, or finds the running one of this name, and waits until its guest has dialled home. The gate of
+    /// one that runs stays as it is, see [`Sandbox::gate`].
     ///
     /// Idempotent: a sandbox that was suspended, or that died, comes back with its files. A guest that shows an older
     /// epoch than `spec.epoch` is refused from now on.
@@ -27,11 +28,44 @@ pub trait Provider: Send + Sync {
     /// The machine cannot make it, or the guest did not come up in time.
     async fn create(&self, spec: Spec) -> Result<Sandbox, SandboxError>;
 
+    /// The same, but for the gate of one that is made: it is closed before the first process runs. So `/workspace` is read
+    /// at once, and changed by nobody but a [writer](Provider::writer) until [`Provider::open_gate`].
+    ///
+    /// # Errors
+    /// As [`Provider::create`], or the provider has no gates.
+    async fn create_closed(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
+        let reason = format!("the provider {} has no gates", self.capabilities().provider);
+        Err(SandboxError::Start { id: spec.id, reason })
+    }
+
     /// Takes over a running sandbox after a restart of the owner, under a new epoch; `None` where none runs.
     ///
     /// # Errors
     /// It runs, but its guest did not dial home in time.
     async fn attach(&self, id: &SandboxId, epoch: u64, token: Token) -> Result<Option<Sandbox>, SandboxError>;
+
+    /// Gives a hand that writes to `/workspace` while the sandbox's gate is closed: commands and files of processes that
+    /// are not in the sandbox. Their workspace, limits and layers are the sandbox's; of what the sandbox itself has written
+    /// elsewhere they see nothing, so that nothing in it can lead them. They reach no network, and what they write
+    /// elsewhere is gone with them. The handle bears the sandbox's name, and is lost with it, with the next writer, and
+    /// when the gate is opened. The guest shows `token`.
+    ///
+    /// # Errors
+    /// The sandbox does not run, its gate is open, or the provider has no gates.
+    async fn writer(&self, id: &SandboxId, token: Token) -> Result<Sandbox, SandboxError> {
+        drop(token);
+        let reason = format!("the provider {} has no gates", self.capabilities().provider);
+        Err(SandboxError::Refused { what: format!("a writer of sandbox {id}"), reason })
+    }
+
+    /// Lets the sandbox write to `/workspace`, once nothing of a writer is left. A gate that is open stays so.
+    ///
+    /// # Errors
+    /// The sandbox does not run, or the kernel refused.
+    async fn open_gate(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        tracing::debug!(sandbox.id = %id, "there are no gates here: it is open");
+        Ok(())
+    }
 
     /// Every sandbox that runs or has files, sorted by name.
     ///
@@ -108,6 +142,9 @@ pub struct Capabilities {
     pub provider: String,
     /// Limits that this machine cannot hold, each with the reason in words for a person.
     pub unheld: Vec<(Limit, String)>,
+    /// Whether it can close a sandbox's [`Gate`](crate::Gate).
+    #[serde(default)]
+    pub gates: bool,
 }
 
 /// A limit by name.

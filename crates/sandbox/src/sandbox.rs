@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use hob_guest::frame::BLOB_MAX;
 use hob_guest::protocol::{self, FromGuest, Kind, ToGuest, WRITE_MAX};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::cgroup;
 use crate::command::{Command, Entry, Exit, FileKind, ProcessId, ProcessInfo, SandboxEvent, Stat, Stats};
@@ -17,7 +17,7 @@ use crate::disk;
 use crate::link::{Answer, Link};
 use crate::process::{Feed, Process};
 use crate::provider::SandboxError;
-use crate::spec::{Limits, SandboxId};
+use crate::spec::{Gate, Limits, SandboxId, WORKSPACE};
 
 /// How long a guest may take for an answer that needs no more than its own loop.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -42,6 +42,7 @@ pub(crate) struct Parts {
     /// What of its files could not be used at its start.
     pub(crate) lost: Option<String>,
     pub(crate) limits: Limits,
+    pub(crate) gate: watch::Sender<Gate>,
     pub(crate) events: broadcast::Sender<SandboxEvent>,
 }
 
@@ -78,7 +79,7 @@ impl Sandbox {
         let Command { argv, cwd, env, stdin, timeout, pty } = command;
         let command = protocol::Exec {
             argv,
-            cwd: cwd.unwrap_or_else(|| "/workspace".to_owned()),
+            cwd: cwd.unwrap_or_else(|| WORKSPACE.to_owned()),
             env,
             stdin,
             timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
@@ -258,6 +259,11 @@ impl Sandbox {
     /// What it may use.
     pub fn limits(&self) -> Limits {
         self.parts.limits
+    }
+
+    /// Whether its processes can write to `/workspace` now.
+    pub fn gate(&self) -> Gate {
+        *self.parts.gate.borrow()
     }
 
     /// What its owner should hear of from now on. A reader that lags loses the oldest.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layer::LayerId;
 
+/// Where every sandbox has its workspace.
+pub(crate) const WORKSPACE: &str = "/workspace";
+
 /// Names a sandbox: lower-case letters, digits and `-`, at most 64. Creating the same ID twice gives the same sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -94,6 +97,16 @@ impl Spec {
     pub(crate) fn without_token(self) -> Self {
         Self { token: Token(String::new()), ..self }
     }
+}
+
+/// Whether the processes of a sandbox can write to `/workspace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// As any other folder.
+    Open,
+    /// It is read-only for all of them, root included, until [`Provider::open_gate`](crate::Provider::open_gate). Only
+    /// a [writer](crate::Provider::writer) changes it.
+    Closed,
 }
 
 /// The read-only system under a sandbox.

@@ -21,6 +21,7 @@ mod snapshots;
 macro_rules! suite {
     ($kind:expr) => {
         suite! { $kind;
+            barriers: a_closed_workspace_is_held_until_it_is_opened,
             barriers: disk_is_limited_and_its_end_is_told,
             barriers: memory_is_limited_and_its_end_is_told,
             barriers: processes_are_limited_and_the_sandbox_can_still_be_stopped,

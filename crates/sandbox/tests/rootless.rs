@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{Bench, ok, spec};
-use hob_sandbox::{Limit, Local, Provider, Spec};
+use hob_sandbox::{Limit, Local, Provider, Spec, Token};
 use house::{House, on};
 use made::{Layer, tools};
 
@@ -74,6 +74,7 @@ async fn as_the_user() {
     if std::env::var_os("HOB_TEST_ROOTLESS").is_some() {
         as_an_ordinary_user().await;
         an_image_of_an_ordinary_user().await;
+        a_gate_of_an_ordinary_user().await;
     }
 }
 
@@ -87,6 +88,19 @@ async fn an_image_of_an_ordinary_user() {
     let sandbox = bench.create(on(&rootfs)).await;
     assert_eq!(ok(&sandbox, "cat /shut/file; ls /hidden 2>/dev/null || echo ' hidden'").await, "shut hidden");
     assert_eq!(ok(&sandbox, "stat -c '%a %u' /srv/theirs; echo y > /shut/more; cat /shut/more").await, "4755 0\ny");
+    bench.close().await;
+}
+
+async fn a_gate_of_an_ordinary_user() {
+    let (house, bench) = (House::new(), Bench::new().await);
+    let rootfs = house.image([tools(), Layer::new().file("workspace/file", 0o644, "image\n")]).await;
+    let sandbox = bench.create_closed(on(&rootfs)).await;
+    common::fails(&sandbox, "echo x > /workspace/file").await;
+    let writer = bench.local.writer(sandbox.id(), Token("writer".to_owned())).await;
+    let writer = writer.unwrap_or_else(|error| panic!("failed to {error}"));
+    ok(&writer, "echo synced > /workspace/file").await;
+    bench.local.open_gate(sandbox.id()).await.unwrap_or_else(|error| panic!("failed to {error}"));
+    assert_eq!(ok(&sandbox, "cat /workspace/file; echo mine > /workspace/file").await, "synced");
     bench.close().await;
 }
 

@@ -1,9 +1,12 @@
-//! The sandbox helper: starts sandboxes, notices their end, kills them. It outlives the server.
+//! The sandbox helper: starts sandboxes and their writers, opens gates, notices their end, kills them. It outlives the
+//! server.
 //!
 //! One process with one thread and its own session. Everything it does is told to it by the server over a socket in the
 //! server's data folder; nothing from inside a sandbox reaches it. Sandboxes end with it (`--die-with-parent`), and it
 //! does not end with the server.
 
+mod gate;
+mod running;
 mod start;
 
 use std::collections::BTreeMap;
@@ -13,17 +16,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hob_guest::frame::{self, Decoder};
-use hob_guest::launch::{FromHelper, HELPER_SOCKET, ToHelper};
+use hob_guest::launch::{FromHelper, HELPER_SOCKET, Plan, ToHelper};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
 
-/// How long the processes of a sandbox may take to be gone after they were killed.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+use running::Running;
 
 /// Servers that are connected at once; a second one is there while one replaces the other.
 const CLIENTS_MAX: usize = 32;
@@ -60,7 +61,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     }
     say("ready")?;
     forget_stdio(&folder)?;
-    let mut helper = Helper { listener, clients: Vec::new(), sandboxes: BTreeMap::new(), stopping: false };
+    let mut helper =
+        Helper { listener, clients: Vec::new(), sandboxes: BTreeMap::new(), writers: BTreeMap::new(), stopping: false };
     while !helper.stopping {
         helper.turn()?;
         // A data folder that was deleted takes its sandboxes with it: nobody could ever reach them again.
@@ -110,14 +112,6 @@ fn forget_stdio(folder: &Path) -> Result<(), String> {
         .map_err(|error| format!("let go of the server: {error}"))
 }
 
-/// A running sandbox: `bwrap` and, inside, process 1.
-struct Running {
-    bwrap: Child,
-    bwrap_watch: OwnedFd,
-    first: OwnedFd,
-    cgroups: Vec<PathBuf>,
-}
-
 struct Client {
     stream: UnixStream,
     decoder: Decoder,
@@ -128,6 +122,8 @@ struct Helper {
     listener: UnixListener,
     clients: Vec<Client>,
     sandboxes: BTreeMap<String, Running>,
+    /// Of sandboxes that run, by the sandbox.
+    writers: BTreeMap<String, Running>,
     stopping: bool,
 }
 
@@ -136,17 +132,25 @@ impl Helper {
     fn turn(&mut self) -> Result<(), String> {
         let mut watched = vec![PollFd::new(&self.listener, PollFlags::IN)];
         watched.extend(self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
-        watched.extend(self.sandboxes.values().map(|sandbox| PollFd::new(&sandbox.bwrap_watch, PollFlags::IN)));
+        let running = self.sandboxes.values().chain(self.writers.values());
+        watched.extend(running.map(|running| PollFd::new(&running.bwrap_watch, PollFlags::IN)));
         match rustix::event::poll(&mut watched, Some(&FOLDER_CHECK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("wait: {error}")),
         }
         let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let (clients, sandboxes) = ready.get(1..).unwrap_or_default().split_at(self.clients.len());
+        let (clients, running) = ready.get(1..).unwrap_or_default().split_at(self.clients.len());
+        let (sandboxes, writers) = running.split_at(self.sandboxes.len());
         let talking: Vec<usize> = positions(clients);
-        let ended: Vec<String> =
-            positions(sandboxes).into_iter().filter_map(|at| self.sandboxes.keys().nth(at).cloned()).collect();
-        for id in ended {
+        let ended = |of: &BTreeMap<String, Running>, flags| -> Vec<String> {
+            positions(flags).into_iter().filter_map(|at| of.keys().nth(at).cloned()).collect()
+        };
+        let (sandboxes, writers) = (ended(&self.sandboxes, sandboxes), ended(&self.writers, writers));
+        for id in writers {
+            self.kill_writer(&id);
+            self.tell_all(&FromHelper::Ended { id, writer: true, reason: "its process 1 ended".to_owned() });
+        }
+        for id in sandboxes {
             self.end(&id, "its process 1 ended");
         }
         for at in talking {
@@ -189,24 +193,20 @@ impl Helper {
 
     fn answer(&mut self, message: ToHelper) -> Option<FromHelper> {
         match message {
-            ToHelper::Start { request, plan } => {
-                if self.sandboxes.contains_key(&plan.id) {
-                    return Some(FromHelper::Started { request });
-                }
-                match start::start(&plan) {
-                    Ok(running) => {
-                        self.sandboxes.insert(plan.id, running);
-                        Some(FromHelper::Started { request })
-                    }
-                    Err(reason) => Some(FromHelper::Failed { request, reason }),
-                }
-            }
+            ToHelper::Start { request, plan } => Some(answered(request, self.start(*plan))),
+            ToHelper::Writer { request, plan } => Some(answered(request, self.start_writer(*plan))),
+            ToHelper::Open { request, id } => Some(match self.open(&id) {
+                Ok(()) => FromHelper::Done { request },
+                Err(reason) => FromHelper::Failed { request, reason },
+            }),
             ToHelper::Kill { request, id } => {
                 self.end(&id, "it was killed");
                 Some(FromHelper::Done { request })
             }
             ToHelper::List { request } => {
-                Some(FromHelper::Running { request, ids: self.sandboxes.keys().cloned().collect() })
+                let closed = self.sandboxes.iter().filter(|(_, sandbox)| sandbox.is_closed());
+                let closed = closed.map(|(id, _)| id.clone()).collect();
+                Some(FromHelper::Running { request, ids: self.sandboxes.keys().cloned().collect(), closed })
             }
             ToHelper::Shutdown => {
                 for id in self.sandboxes.keys().cloned().collect::<Vec<_>>() {
@@ -218,20 +218,69 @@ impl Helper {
         }
     }
 
+    /// Starts a sandbox, or finds it running; true when its gate is closed.
+    fn start(&mut self, plan: Plan) -> Result<bool, String> {
+        if let Some(running) = self.sandboxes.get(&plan.id) {
+            return Ok(running.is_closed());
+        }
+        let running = start::start(&plan, None)?;
+        let closed = running.is_closed();
+        self.sandboxes.insert(plan.id, running);
+        Ok(closed)
+    }
+
+    /// Starts a writer in place of the one that there may be.
+    fn start_writer(&mut self, plan: Plan) -> Result<bool, String> {
+        self.kill_writer(&plan.id);
+        let sandbox = self.sandboxes.get(&plan.id).ok_or("find the sandbox: it does not run")?;
+        let (writer, closed) = (start::start(&plan, Some(sandbox))?, sandbox.is_closed());
+        self.writers.insert(plan.id, writer);
+        Ok(closed)
+    }
+
+    /// Ends whoever has passed the gate, then opens it: the writers before and after never meet.
+    fn open(&mut self, id: &str) -> Result<(), String> {
+        self.kill_writer(id);
+        let sandbox = self.sandboxes.get_mut(id).ok_or("find the sandbox: it does not run")?;
+        if let Some(gate) = sandbox.gate.as_mut().filter(|gate| gate.closed) {
+            gate::open(&sandbox.first, &gate.target)?;
+            gate.closed = false;
+        }
+        Ok(())
+    }
+
     fn tell(&mut self, at: usize, message: &FromHelper) {
         if let Some(client) = self.clients.get_mut(at) {
             client.gone |= frame::write(&client.stream, message, &[]).is_err();
         }
     }
 
-    /// Kills what is left of a sandbox, waits until all of it is gone, and tells everybody.
+    /// Kills what is left of a sandbox and of its writer, waits until all of it is gone, and tells everybody.
     fn end(&mut self, id: &str, reason: &str) {
+        self.kill_writer(id);
         let Some(mut running) = self.sandboxes.remove(id) else { return };
         running.kill();
-        let message = FromHelper::Ended { id: id.to_owned(), reason: reason.to_owned() };
-        for at in 0..self.clients.len() {
-            self.tell(at, &message);
+        self.tell_all(&FromHelper::Ended { id: id.to_owned(), writer: false, reason: reason.to_owned() });
+    }
+
+    /// Nobody is told: whoever asked for what needs this knows what becomes of the writer.
+    fn kill_writer(&mut self, id: &str) {
+        if let Some(mut writer) = self.writers.remove(id) {
+            writer.kill();
         }
+    }
+
+    fn tell_all(&mut self, message: &FromHelper) {
+        for at in 0..self.clients.len() {
+            self.tell(at, message);
+        }
+    }
+}
+
+fn answered(request: u64, started: Result<bool, String>) -> FromHelper {
+    match started {
+        Ok(closed) => FromHelper::Started { request, closed },
+        Err(reason) => FromHelper::Failed { request, reason },
     }
 }
 
@@ -239,36 +288,10 @@ fn positions(flags: &[bool]) -> Vec<usize> {
     flags.iter().enumerate().filter_map(|(at, flag)| flag.then_some(at)).collect()
 }
 
-impl Running {
-    /// The kernel ends every process of a PID namespace with its process 1, and reports process 1 as ended only when
-    /// the others are gone.
-    fn kill(&mut self) {
-        let deadline = Instant::now() + KILL_LIMIT;
-        match rustix::process::pidfd_send_signal(&self.first, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => complain(&format!("failed to kill a process 1: {error}")),
-        }
-        start::wait_until(&self.bwrap_watch, deadline);
-        if let Err(error) = self.bwrap.kill().and_then(|()| self.bwrap.wait()) {
-            complain(&format!("failed to wait for bwrap: {error}"));
-        }
-        start::wait_until(&self.first, deadline);
-        for folder in &self.cgroups {
-            start::remove_cgroup(folder, deadline);
-        }
-    }
-}
-
 /// Writes to the helper's log.
 #[expect(clippy::print_stderr, reason = "standard error is the helper's log")]
 fn complain(what: &str) {
     eprintln!("{what}");
-}
-
-/// A descriptor that can be waited on until a process has ended.
-fn watch(process: rustix::process::Pid) -> Result<OwnedFd, String> {
-    rustix::process::pidfd_open(process, PidfdFlags::empty())
-        .map_err(|error| format!("watch process {process}: {error}"))
 }
 
 /// Standard streams of a stage: its socket, nothing, and the log.

@@ -1,4 +1,5 @@
-//! Starts one sandbox: the stage, its control groups, its range of IDs, its folders, and the number of its process 1.
+//! Starts one sandbox, or a writer beside one: the stage, its control groups, its range of IDs, its folders, and the
+//! number of its process 1.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -16,18 +17,21 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::process::Pid;
 
-use super::{Running, borrow, complain, stage_stdio, watch};
+use super::running::{Running, watch};
+use super::{borrow, complain, gate, stage_stdio};
 use crate::{passing, syscall};
 
 /// How long a step of the start may take; all of them take milliseconds on an idle machine.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Starts a sandbox, or says why not and leaves nothing behind.
+/// Starts a sandbox, or says why not and leaves nothing behind. A writer starts beside the sandbox that it writes for,
+/// within its control groups, which are the sandbox's alone.
 ///
 /// Entering a control group waits until every processor has noticed (an RCU grace period, milliseconds in which nothing
 /// is computed). A thread does that while the stage builds the root; the stage goes on to `bwrap` when both are done.
-pub(super) fn start(plan: &Plan) -> Result<Running, String> {
-    let folders: Vec<PathBuf> = plan.cgroups.iter().map(|cgroup| cgroup.folder.clone()).collect();
+pub(super) fn start(plan: &Plan, beside: Option<&Running>) -> Result<Running, String> {
+    let own = plan.cgroups.iter().filter(|_| beside.is_none());
+    let folders: Vec<PathBuf> = own.map(|cgroup| cgroup.folder.clone()).collect();
     let (ours, theirs) = UnixStream::pair().map_err(|error| format!("make a socket: {error}"))?;
     let mut stage = spawn_stage(plan, theirs)?;
     let running = std::thread::scope(|scope| {
@@ -35,14 +39,16 @@ pub(super) fn start(plan: &Plan) -> Result<Running, String> {
         let entering = std::thread::Builder::new()
             .spawn_scoped(scope, move || enter_cgroups(&plan.cgroups, pid))
             .map_err(|error| format!("start a thread: {error}"))?;
-        let built = build(plan, &ours, pid);
+        let built = build(plan, beside, &ours, pid);
         // The reason of the groups comes first: without them nothing may run, however well it was built.
         entering.join().map_err(|_| "enter the control groups".to_owned())??;
         built?;
         lead_to_bwrap(&ours, pid)
     });
     match running {
-        Ok((bwrap_watch, first)) => Ok(Running { bwrap: stage, bwrap_watch, first, cgroups: folders }),
+        Ok((bwrap_watch, first)) => {
+            Ok(Running { bwrap: stage, bwrap_watch, first, cgroups: folders, gate: plan.gate.clone() })
+        }
         Err(reason) => {
             if let Err(error) = stage.kill().and_then(|()| stage.wait()) {
                 complain(&format!("failed to end a stage: {error}"));
@@ -83,7 +89,7 @@ fn spawn_stage(plan: &Plan, socket: UnixStream) -> Result<Child, String> {
 }
 
 /// Leads the stage through the building of the root.
-fn build(plan: &Plan, socket: &UnixStream, pid: Pid) -> Result<(), String> {
+fn build(plan: &Plan, beside: Option<&Running>, socket: &UnixStream, pid: Pid) -> Result<(), String> {
     socket
         .set_read_timeout(Some(STEP_LIMIT))
         .and_then(|()| socket.set_write_timeout(Some(STEP_LIMIT)))
@@ -92,7 +98,11 @@ fn build(plan: &Plan, socket: &UnixStream, pid: Pid) -> Result<(), String> {
     map_ids(plan, pid)?;
     let namespace =
         fs::File::open(format!("/proc/{pid}/ns/user")).map_err(|error| format!("open a namespace: {error}"))?;
-    let trees = plan.trees.iter().map(|tree| open_tree(tree, &namespace)).collect::<Result<Vec<_>, _>>()?;
+    let trees = plan.trees.iter().map(|tree| match beside {
+        Some(sandbox) if tree.inside => gate::pass(&sandbox.first, &tree.source.to_string_lossy()),
+        _ => open_tree(tree, &namespace),
+    });
+    let trees = trees.collect::<Result<Vec<_>, _>>()?;
     frame::write(socket, plan, &[]).map_err(|error| format!("hand over the plan: {error}"))?;
     for some in trees.chunks(passing::FILES_MAX) {
         passing::send(socket, &borrow(some)).map_err(|error| format!("hand over folders: {error}"))?;
@@ -133,7 +143,7 @@ fn open_tree(tree: &Tree, namespace: &fs::File) -> Result<OwnedFd, String> {
     }
     .map_err(failed)?;
     let shift = tree.shifted.then(|| namespace.as_fd());
-    let attributes = syscall::Attributes { read_only: !tree.writable, shift };
+    let attributes = syscall::Attributes { writable: tree.writable, shift };
     syscall::set_mount_attributes(&mount, &attributes).map_err(failed)?;
     Ok(mount)
 }

@@ -6,7 +6,7 @@
 //!     └───── the guest dials home over host.sock ──────┘       base/      prepared bases
 //!                                                              layers/    what sandboxes have written
 //!                                                              pins/      layers kept by name
-//!                                                              sandboxes/ID/{record.json, run/, log}
+//!                                                              sandboxes/ID/{record.json, run/, log, writer/}
 //!                                                              trash/     what is being deleted
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! written. So one that died is made again by the same steps, and a restarted server knows everything that the last one
 //! knew.
 
+mod gate;
 mod plan;
 mod record;
 mod snapshot;
@@ -41,9 +42,10 @@ use crate::link::Link;
 use crate::probe::{self, Finding};
 use crate::provider::{Capabilities, Listed, Provider, SandboxError, Snapshot};
 use crate::sandbox::{Parts, Sandbox};
-use crate::spec::{Base, SandboxId, Spec, Token};
+use crate::spec::{Base, Gate, SandboxId, Spec, Token};
 use crate::toolchains::{self, Toolchains};
 use crate::{filter, program, socket};
+use plan::{Plan, Top};
 use record::Record;
 
 /// How long a guest may take to dial home after its start.
@@ -87,6 +89,8 @@ struct Inner {
     helper: tokio::sync::Mutex<Option<Arc<Helper>>>,
     ended: broadcast::Sender<Ended>,
     open: Mutex<BTreeMap<SandboxId, Sandbox>>,
+    /// The writer of each sandbox that has one.
+    writers: Mutex<BTreeMap<SandboxId, Sandbox>>,
     /// One create, suspend or destroy of a sandbox at a time.
     busy: Mutex<BTreeMap<SandboxId, Arc<tokio::sync::Mutex<()>>>>,
     slots: Mutex<BTreeSet<u32>>,
@@ -164,6 +168,7 @@ impl Inner {
             helper: tokio::sync::Mutex::new(None),
             ended: broadcast::Sender::new(1024),
             open: Mutex::default(),
+            writers: Mutex::default(),
             busy: Mutex::default(),
             slots: Mutex::new(slots),
             layers: Layers::new(folder.join("layers")),
@@ -179,6 +184,10 @@ impl Inner {
 
     fn open_sandboxes(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Sandbox>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writers(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Sandbox>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn folder_of(&self, id: &SandboxId) -> PathBuf {
@@ -216,6 +225,14 @@ impl Inner {
         self.base.get_or_try_init(prepare).await
     }
 
+    /// What was prepared for a sandbox, where its base is of the kind that is prepared.
+    async fn base_of(&self, spec: &Spec) -> Result<Option<HostBase>, SandboxError> {
+        match &spec.base {
+            Base::Host => self.base().await.cloned().map(Some),
+            Base::Directory(_) | Base::Layers(_) => Ok(None),
+        }
+    }
+
     /// Removes the bases that no sandbox that runs is made of; one that does not run is made of the current one again.
     async fn remove_old_bases(&self, current: &HostBase) -> Result<(), SandboxError> {
         let folder = self.folder.join("base");
@@ -224,7 +241,7 @@ impl Inner {
             return Ok(());
         }
         let reason = |reason| SandboxError::Machine { reason };
-        for id in self.helper().await?.running().await.map_err(reason)? {
+        for id in self.helper().await?.running().await.map_err(reason)?.into_keys() {
             match record::read(&self.folder.join("sandboxes").join(id))? {
                 Some(Record { base: Some(base), .. }) => drop(used.insert(base)),
                 Some(Record { spec: Spec { base: Base::Directory(_) | Base::Layers(_), .. }, .. }) => {}
@@ -254,13 +271,14 @@ impl Inner {
     }
 
     /// Listens for the guest and makes the handle.
-    fn link(&self, record: &Record, identity: Identity) -> Result<Sandbox, SandboxError> {
+    fn link(&self, record: &Record, identity: Identity, gate: Gate) -> Result<Sandbox, SandboxError> {
         let id = &record.spec.id;
         let run = self.folder_of(id).join("run");
         let failed = || SandboxError::io("listen in", &run);
         record::write_identity(&run, &identity)?;
         if let Some(sandbox) = self.open_sandboxes().get(id).filter(|sandbox| !sandbox.link().is_closed()) {
             sandbox.link().identify(identity);
+            sandbox.parts().gate.send_replace(gate);
             return Ok(sandbox.clone());
         }
         let stop = self.stop.child_token();
@@ -275,6 +293,7 @@ impl Inner {
             layer: record.layer.as_ref().map(|id| self.layers.folder_of(id)).unwrap_or_default(),
             lost: record.lost.clone(),
             limits: record.spec.limits,
+            gate: tokio::sync::watch::Sender::new(gate),
             events: broadcast::Sender::new(64),
         });
         self.open_sandboxes().insert(id.clone(), sandbox.clone());
@@ -291,7 +310,7 @@ impl Inner {
         }
     }
 
-    async fn start(self: &Arc<Self>, spec: Spec) -> Result<Sandbox, SandboxError> {
+    async fn start(self: &Arc<Self>, spec: Spec, gate: Gate) -> Result<Sandbox, SandboxError> {
         let id = spec.id.clone();
         let failed = |reason: String| SandboxError::Start { id: id.clone(), reason };
         let helper = self.helper().await?;
@@ -299,15 +318,12 @@ impl Inner {
         // One without a record never ran: there is nothing to ask the helper.
         let old = record::read(&self.folder_of(&id))?;
         if let Some(record) = &old
-            && helper.running().await.map_err(failed)?.contains(&id.to_string())
+            && let Some(stands) = helper.running().await.map_err(failed)?.get(id.as_str())
         {
-            let sandbox = self.link(record, identity)?;
+            let sandbox = self.link(record, identity, *stands)?;
             return self.ready(sandbox).await;
         }
-        let base = match &spec.base {
-            Base::Host => Some(self.base().await?.clone()),
-            Base::Directory(_) | Base::Layers(_) => None,
-        };
+        let base = self.base_of(&spec).await?;
         let slot = old.as_ref().map_or_else(|| self.take_slot(), |record| Ok(record.slot))?;
         let groups = self.cgroups.plan(id.as_str(), &spec.limits);
         let folders = groups.iter().map(|group| group.folder.clone()).collect();
@@ -323,7 +339,8 @@ impl Inner {
             spec: spec.without_token(),
         };
         let prepared = self.on_layers(record, old.as_ref()).await.and_then(|(record, layer)| {
-            let plan = plan::Plan { inner: self, record: &record, base: base.as_ref(), groups, layer };
+            let top = Top::Layer(layer, gate);
+            let plan = Plan { inner: self, record: &record, base: base.as_ref(), groups, top };
             Ok((plan.prepare()?, record))
         });
         let (plan, record) = prepared.inspect_err(|_| {
@@ -332,16 +349,25 @@ impl Inner {
             }
         })?;
         self.open_sandboxes().remove(&id);
-        let sandbox = self.link(&record, identity)?;
-        if let Err(reason) = helper.start(plan).await {
-            sandbox.link().close(&reason);
-            return Err(failed(reason));
+        let sandbox = self.link(&record, identity, gate)?;
+        match helper.start(plan).await {
+            Ok(stands) if stands == gate => self.ready(sandbox).await,
+            Ok(_) => {
+                // Of an earlier release, it knows of no gates and lets everybody write.
+                let reason = "close its workspace: the sandbox helper is older than this server";
+                self.end(&id, reason).await?;
+                Err(failed(format!("{reason}, and ends with its last sandbox")))
+            }
+            Err(reason) => {
+                sandbox.link().close(&reason);
+                Err(failed(reason))
+            }
         }
-        self.ready(sandbox).await
     }
 
     /// Ends every process; the handle hears `reason`.
     async fn end(&self, id: &SandboxId, reason: &str) -> Result<(), SandboxError> {
+        self.close_writer(id, reason);
         let sandbox = self.open_sandboxes().remove(id);
         if let Some(sandbox) = sandbox {
             sandbox.link().close(reason);
@@ -375,13 +401,19 @@ async fn remove_group(group: &Path) -> Result<(), SandboxError> {
 #[async_trait]
 impl Provider for Local {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { provider: "local".to_owned(), unheld: self.inner.cgroups.unheld.clone() }
+        Capabilities { provider: "local".to_owned(), unheld: self.inner.cgroups.unheld.clone(), gates: true }
     }
 
     async fn create(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
         let turn = self.inner.turn_of(&spec.id);
         let _turn = turn.lock().await;
-        self.inner.start(spec).await
+        self.inner.start(spec, Gate::Open).await
+    }
+
+    async fn create_closed(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
+        let turn = self.inner.turn_of(&spec.id);
+        let _turn = turn.lock().await;
+        self.inner.start(spec, Gate::Closed).await
     }
 
     async fn attach(&self, id: &SandboxId, epoch: u64, token: Token) -> Result<Option<Sandbox>, SandboxError> {
@@ -390,20 +422,29 @@ impl Provider for Local {
         let helper = self.inner.helper().await?;
         let running = helper.running().await.map_err(|reason| SandboxError::Lost { id: id.clone(), reason })?;
         let record = record::read(&self.inner.folder_of(id))?;
-        let Some(record) = record.filter(|_| running.iter().any(|running| running == id.as_str())) else {
-            return Ok(None);
-        };
+        let (Some(record), Some(gate)) = (record, running.get(id.as_str())) else { return Ok(None) };
         let identity = Identity { sandbox: id.to_string(), epoch, token: token.0 };
-        let sandbox = self.inner.link(&record, identity)?;
+        let sandbox = self.inner.link(&record, identity, *gate)?;
         self.inner.ready(sandbox).await.map(Some)
+    }
+
+    async fn writer(&self, id: &SandboxId, token: Token) -> Result<Sandbox, SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        self.inner.start_writer(id, token).await
+    }
+
+    async fn open_gate(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        self.inner.open_gate(id).await
     }
 
     async fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         let helper = self.inner.helper().await?;
         let running = helper.running().await.map_err(|reason| SandboxError::Machine { reason })?;
-        let running: BTreeSet<_> = running.into_iter().collect();
         let ids = record::list(&self.inner.folder)?;
-        Ok(ids.into_iter().map(|id| Listed { running: running.contains(id.as_str()), id }).collect())
+        Ok(ids.into_iter().map(|id| Listed { running: running.contains_key(id.as_str()), id }).collect())
     }
 
     async fn sweep(&self) -> Result<(), SandboxError> {

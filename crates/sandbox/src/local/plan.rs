@@ -1,4 +1,4 @@
-//! How a sandbox is built: its folders on disk, the mounts of its root, the arguments of `bwrap`.
+//! How a sandbox is built, or a writer beside it: its folders on disk, the mounts of its root, the arguments of `bwrap`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -13,7 +13,7 @@ use super::Inner;
 use super::record::Record;
 use crate::host::HostBase;
 use crate::provider::SandboxError;
-use crate::spec::Base;
+use crate::spec::{Base, Gate, Mount, WORKSPACE};
 
 /// What installing packages and running services needs, inside the sandbox's own user namespace.
 const CAPABILITIES: &[&str] = &[
@@ -38,8 +38,15 @@ pub(super) struct Plan<'a> {
     pub(super) record: &'a Record,
     pub(super) base: Option<&'a HostBase>,
     pub(super) groups: Vec<Cgroup>,
-    /// The folder of the layer that it writes to.
-    pub(super) layer: PathBuf,
+    pub(super) top: Top,
+}
+
+/// Where lies what is written.
+pub(super) enum Top {
+    /// All of it in the sandbox's layer, in this folder; but for the workspace, whose gate stands so at the start.
+    Layer(PathBuf, Gate),
+    /// In the sandbox's workspace, and else in memory: it is a writer.
+    Workspace,
 }
 
 /// An overlay: where it is inside, the name of its writable layer, and its read-only layers, topmost first.
@@ -53,34 +60,35 @@ impl Plan<'_> {
     /// Makes what has to be on disk; the plan is for the helper.
     pub(super) fn prepare(self) -> Result<launch::Plan, SandboxError> {
         let spec = &self.record.spec;
-        let folder = self.inner.folder_of(&spec.id);
+        let folder = self.folder();
         let overlays = self.overlays()?;
         let shifted = self.inner.ids.can_shift();
-        let mut trees = vec![Tree { source: self.layer.clone(), shifted, writable: true }];
+        let mut trees = vec![match &self.top {
+            Top::Layer(layer, _) => Tree { source: layer.clone(), inside: false, shifted, writable: true },
+            Top::Workspace => Tree { source: WORKSPACE.into(), inside: true, shifted: false, writable: true },
+        }];
         let below: Vec<PathBuf> = self.record.below.0.iter().map(|id| self.inner.layers.tree_of(id)).collect();
-        trees.extend(below.iter().map(|source| Tree { source: source.clone(), shifted, writable: false }));
+        let read_only = |source: &Path| Tree { source: source.to_owned(), inside: false, shifted, writable: false };
+        trees.extend(below.iter().map(|source| read_only(source)));
         self.make_folders(&folder, &overlays, &below)?;
 
         let mut add = |source: &Path| {
-            trees.push(Tree { source: source.to_owned(), shifted, writable: false });
+            trees.push(read_only(source));
             trees.len() - 1
         };
         let mut steps = Vec::new();
-        for overlay in &overlays {
+        for overlay in overlays {
             let frozen = below.iter().zip(1..).filter(|(tree, _)| tree.join(&overlay.name).is_dir());
             let frozen = frozen.map(|(_, tree)| Part { tree, path: overlay.name.clone() });
             let base = overlay.lower.iter().map(|source| Part { tree: add(source), path: String::new() });
-            let part = |what: &str| Part { tree: 0, path: format!("{what}/{}", overlay.name) };
-            steps.push(Step::Overlay {
-                lower: frozen.chain(base).collect(),
-                upper: part("tree"),
-                work: part("work"),
-                target: overlay.target.clone(),
-            });
+            let lower = frozen.chain(base).collect();
+            steps.push(self.step(overlay, lower));
         }
         steps.push(Step::Devices);
-        let toolchains: &[_] = if self.base.is_some() { &self.inner.toolchains.mounts } else { &[] };
-        for mount in toolchains.iter().chain(&spec.mounts) {
+        if self.is_writer() {
+            steps.push(Step::Attach { tree: 0, target: WORKSPACE.to_owned() });
+        }
+        for mount in self.mounts() {
             steps.push(Step::Attach { tree: add(&mount.source), target: mount.target.to_string_lossy().into_owned() });
         }
         steps.push(Step::Attach { tree: add(&folder.join("run")), target: FOLDER.to_owned() });
@@ -90,6 +98,7 @@ impl Plan<'_> {
             cgroups: self.groups.clone(),
             trees,
             steps,
+            gate: self.gate(),
             bwrap: self.bwrap(),
             env: self.environment(),
             file_bytes: spec.limits.disk_bytes,
@@ -98,6 +107,38 @@ impl Plan<'_> {
                 .collect(),
             log: folder.join("log"),
         })
+    }
+
+    fn is_writer(&self) -> bool {
+        matches!(self.top, Top::Workspace)
+    }
+
+    fn folder(&self) -> PathBuf {
+        let id = &self.record.spec.id;
+        if self.is_writer() { self.inner.writer_folder_of(id) } else { self.inner.folder_of(id) }
+    }
+
+    /// A writer is let through the gate, and has none.
+    fn gate(&self) -> Option<launch::Gate> {
+        match self.top {
+            Top::Layer(_, gate) => Some(launch::Gate { target: WORKSPACE.to_owned(), closed: gate == Gate::Closed }),
+            Top::Workspace => None,
+        }
+    }
+
+    fn step(&self, overlay: Overlay, lower: Vec<Part>) -> Step {
+        let part = |what: &str| Part { tree: 0, path: format!("{what}/{}", overlay.name) };
+        match self.top {
+            Top::Layer(..) => Step::Overlay { lower, upper: part("tree"), work: part("work"), target: overlay.target },
+            Top::Workspace => Step::Fleeting { lower, target: overlay.target },
+        }
+    }
+
+    /// Folders of the host, in the order in which they are mounted. Those within the workspace come to a writer with it.
+    fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        let toolchains: &[_] = if self.base.is_some() { &self.inner.toolchains.mounts } else { &[] };
+        let mounts = toolchains.iter().chain(&self.record.spec.mounts);
+        mounts.filter(|mount| !self.is_writer() || !mount.target.starts_with(WORKSPACE))
     }
 
     fn overlays(&self) -> Result<Vec<Overlay>, SandboxError> {
@@ -122,9 +163,9 @@ impl Plan<'_> {
                 return Err(SandboxError::Machine { reason: "prepare this machine's base".to_owned() });
             }
         }
-        if let Some(workspace) = &self.record.spec.workspace {
+        if let Some(workspace) = self.record.spec.workspace.as_ref().filter(|_| !self.is_writer()) {
             let lower = vec![workspace.clone()];
-            overlays.push(Overlay { target: "/workspace".to_owned(), name: "workspace".to_owned(), lower });
+            overlays.push(Overlay { target: WORKSPACE.to_owned(), name: "workspace".to_owned(), lower });
         }
         let missing = overlays.iter().flat_map(|overlay| &overlay.lower).find(|folder| !folder.is_dir());
         match missing {
@@ -135,10 +176,14 @@ impl Plan<'_> {
 
     fn make_folders(&self, folder: &Path, overlays: &[Overlay], below: &[PathBuf]) -> Result<(), SandboxError> {
         let io = SandboxError::io;
-        for overlay in overlays {
-            let work = self.layer.join("work").join(&overlay.name);
+        let layer = match &self.top {
+            Top::Layer(layer, _) => Some(layer),
+            Top::Workspace => None,
+        };
+        for (overlay, layer) in overlays.iter().zip(layer.into_iter().cycle()) {
+            let work = layer.join("work").join(&overlay.name);
             fs::create_dir_all(&work).map_err(io("create", &work))?;
-            let upper = self.layer.join("tree").join(&overlay.name);
+            let upper = layer.join("tree").join(&overlay.name);
             if !upper.exists() {
                 fs::create_dir_all(&upper).map_err(io("create", &upper))?;
                 dress_top(&upper, overlay, below).map_err(io("open", &upper))?;
@@ -185,7 +230,7 @@ impl Plan<'_> {
             ("TERM", "xterm-256color".to_owned()),
         ];
         env.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        if self.record.spec.gateway.is_some() {
+        if self.record.spec.gateway.is_some() && !self.is_writer() {
             let proxy = format!("http://127.0.0.1:{}", hob_guest::protocol::GATEWAY_PORT);
             for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
                 env.extend([(name.to_owned(), proxy.clone()), (name.to_lowercase(), proxy.clone())]);

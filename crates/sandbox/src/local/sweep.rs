@@ -22,7 +22,7 @@ impl Inner {
             let _turn = turn.lock().await;
             let helper = self.helper().await?;
             let running = helper.running().await.map_err(|reason| SandboxError::Machine { reason })?;
-            if running.iter().any(|running| running == id.as_str()) {
+            if running.contains_key(id.as_str()) {
                 continue;
             }
             tracing::info!(sandbox.id = %id, "removing the control groups that a crash left behind");

@@ -1,6 +1,6 @@
 //! What happens to sandboxes by itself: they end, they use up what they may.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -28,19 +28,23 @@ pub(super) async fn ends(inner: Weak<Inner>, mut ended: broadcast::Receiver<Ende
         let received = ended.recv().await;
         let Some(inner) = inner.upgrade() else { return };
         match received {
-            Ok((id, reason)) => {
-                let lost: Vec<Sandbox> = {
-                    let mut open = inner.open_sandboxes();
-                    let ids: Vec<SandboxId> =
-                        open.keys().filter(|open| id.is_empty() || open.as_str() == id).cloned().collect();
-                    ids.iter().filter_map(|id| open.remove(id)).collect()
-                };
-                lost.iter().for_each(|sandbox| sandbox.link().close(&reason));
+            Ok(Ended { id, writer, reason }) => {
+                let ended = |sandbox: &SandboxId| id.as_deref().is_none_or(|id| id == sandbox.as_str());
+                let mut lost = take(&mut inner.writers(), ended);
+                if !writer {
+                    lost.extend(take(&mut inner.open_sandboxes(), ended));
+                }
+                lost.iter().for_each(|handle| handle.link().close(&reason));
             }
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+fn take(handles: &mut BTreeMap<SandboxId, Sandbox>, which: impl Fn(&SandboxId) -> bool) -> Vec<Sandbox> {
+    let ids: Vec<SandboxId> = handles.keys().filter(|id| which(id)).cloned().collect();
+    ids.iter().filter_map(|id| handles.remove(id)).collect()
 }
 
 /// What was last known of one sandbox.
@@ -58,9 +62,10 @@ pub(super) async fn limits(inner: Weak<Inner>, stop: CancellationToken) {
             () = tokio::time::sleep(PERIOD) => {}
             () = stop.cancelled() => return,
         }
-        let Some((folder, open)) = inner.upgrade().map(|inner| {
+        let Some((folder, open, writers)) = inner.upgrade().map(|inner| {
             let open: Vec<Sandbox> = inner.open_sandboxes().values().cloned().collect();
-            (inner.folder.clone(), open)
+            let writers = inner.writers().clone();
+            (inner.folder.clone(), open, writers)
         }) else {
             return;
         };
@@ -73,7 +78,7 @@ pub(super) async fn limits(inner: Weak<Inner>, stop: CancellationToken) {
                 refusals: 0,
             });
             look_at_groups(sandbox, known);
-            look_at_disk(sandbox, &folder, known).await;
+            look_at_disk(sandbox, writers.get(sandbox.id()), &folder, known).await;
         }
     }
 }
@@ -98,7 +103,7 @@ fn look_at_groups(sandbox: &Sandbox, known: &mut Known) {
     }
 }
 
-async fn look_at_disk(sandbox: &Sandbox, folder: &Path, known: &mut Known) {
+async fn look_at_disk(sandbox: &Sandbox, writer: Option<&Sandbox>, folder: &Path, known: &mut Known) {
     let now = Instant::now();
     let Ok(free) = disk::free_bytes(folder) else { return };
     if !known.gauge.is_due(free, now) && free > RESERVE {
@@ -112,8 +117,10 @@ async fn look_at_disk(sandbox: &Sandbox, folder: &Path, known: &mut Known) {
         Err(error) => return tracing::error!(sandbox.id = %sandbox.id(), "failed to measure its layers: {error}"),
     };
     if known.gauge.measure(used, free, now) {
-        if let Err(error) = sandbox.kill_all().await {
-            tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+        for handle in writer.into_iter().chain([sandbox]) {
+            if let Err(error) = handle.kill_all().await {
+                tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+            }
         }
         let limit_bytes = sandbox.parts().limits.disk_bytes;
         tell(sandbox, SandboxEvent::DiskFull { used_bytes: used, limit_bytes });

@@ -52,6 +52,11 @@ impl Bench {
         self.local.create(spec).await.unwrap_or_else(|error| panic!("failed to {error}"))
     }
 
+    /// A sandbox in which nobody writes to the workspace.
+    pub async fn create_closed(&self, spec: Spec) -> Sandbox {
+        self.local.create_closed(spec).await.unwrap_or_else(|error| panic!("failed to {error}"))
+    }
+
     /// Ends everything. A test that panics before leaves its helper to the drop.
     pub async fn close(self) {
         self.local.shutdown().await.unwrap();

@@ -1,6 +1,6 @@
 //! What a sandbox cannot do: use more than it may, reach anything but the gateway, ask the kernel for more.
 
-use hob_sandbox::{Limit, Limits, Sandbox, SandboxEvent, Spec};
+use hob_sandbox::{Gate, Limit, Limits, Sandbox, SandboxEvent, Spec, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{LIMIT, fails, ok, run};
@@ -117,4 +117,21 @@ pub async fn the_kernel_refuses_what_only_its_owner_may(house: &mut House) {
     let bits = ok(&sandbox, "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'").await;
     // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE, SYS_CHROOT.
     assert_eq!(bits, "CapEff:00000000000404fb\nCapBnd:00000000000404fb\nNoNewPrivs:1\nSeccomp:2");
+}
+
+/// A provider without gates says so, and makes no sandbox that it was asked to close.
+pub async fn a_closed_workspace_is_held_until_it_is_opened(house: &mut House) {
+    let created = house.provider().create_closed(house.spec("closed")).await;
+    if !house.provider().capabilities().gates {
+        created.unwrap_err();
+        return assert_eq!(house.sandbox("open").await.gate(), Gate::Open);
+    }
+    let sandbox = created.unwrap();
+    assert_eq!(sandbox.gate(), Gate::Closed);
+    fails(&sandbox, "echo x > /workspace/file").await;
+    let writer = house.provider().writer(sandbox.id(), Token("writer".to_owned())).await;
+    ok(&writer.unwrap(), "echo synced > /workspace/file").await;
+    house.provider().open_gate(sandbox.id()).await.unwrap();
+    assert_eq!(ok(&sandbox, "cat /workspace/file; echo x > /workspace/file").await, "synced");
+    assert_eq!(sandbox.gate(), Gate::Open);
 }
