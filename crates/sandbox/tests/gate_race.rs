@@ -11,7 +11,7 @@ use std::process::Command as Program;
 
 use bytes::Bytes;
 use common::{Bench, LIMIT, ok, spec};
-use hob_sandbox::{Command, Gate, Limits, Process, ProcessEvent, Provider, Spec, Token};
+use hob_sandbox::{Command, Limits, Process, ProcessEvent, Provider, Spec, Token};
 
 const WRITERS: usize = 1_000;
 const LINES: usize = 10;
