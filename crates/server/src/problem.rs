@@ -118,6 +118,7 @@ impl From<EngineError> for Problem {
             | EngineError::NoSuchPrompt { .. }
             | EngineError::NoSuchRequest { .. }
             | EngineError::NoSuchArtifact { .. }
+            | EngineError::NoSuchImage(_)
             | EngineError::File { missing: true, .. } => Self::not_found(detail),
             EngineError::Invalid(_) | EngineError::File { .. } => {
                 Self::unusable("unusable", "A value cannot be used", detail)

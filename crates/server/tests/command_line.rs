@@ -245,7 +245,7 @@ async fn an_environment_is_drafted_once_and_checked_before_it_is_committed() {
     assert_eq!(server.hob_in(&repository, &["env", "init", "--force"]).await.status.code(), Some(0));
 
     let path = repository.display().to_string();
-    let checked = server.hob(&["env", "check", "--repo", &path]).await;
+    let checked = server.hob(&["env", "check", "--quick", "--repo", &path]).await;
     assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
     for expect in [
         "read from  .hob/environment.toml",
@@ -255,8 +255,53 @@ async fn an_environment_is_drafted_once_and_checked_before_it_is_committed() {
         assert!(stdout(&checked).contains(expect), "{expect:?} in\n{}", stdout(&checked));
     }
     let json: Value =
-        serde_json::from_str(stdout(&server.hob_in(&repository, &["env", "check", "--json"]).await)).unwrap();
+        serde_json::from_str(stdout(&server.hob_in(&repository, &["env", "check", "--quick", "--json"]).await))
+            .unwrap();
     assert_eq!((&json["base"], &json["services"][0]["port"]), (&"host".into(), &6379.into()));
+}
+
+#[tokio::test]
+async fn an_environment_is_built_from_nothing_and_its_checks_run_in_it() {
+    let server = TestServer::start().await;
+    let environment = "warm = 'echo warmed > warm.txt'\n[[checks]]\nname = 'test'\ncommand = 'cat warm.txt'\n\
+                       [[checks]]\nname = 'lint'\ncommand = 'exit 3'\n";
+    let repository = server.repository_of(&[(".hob/environment.toml", environment)]);
+    let red = server.hob_in(&repository, &["env", "check"]).await;
+    assert_eq!(red.status.code(), Some(1), "{}", stderr(&red));
+    for expect in
+        ["$ echo warmed > warm.txt", "warmed\n", "check       test green", "check       lint red, exit code 3"]
+    {
+        assert!(stdout(&red).contains(expect), "{expect:?} in\n{}", stdout(&red));
+    }
+
+    // As it lies there, and not as it is committed; and no session starts from it.
+    std::fs::write(repository.join(".hob/environment.toml"), environment.replace("exit 3", "exit 0")).unwrap();
+    let green = server.hob_in(&repository, &["env", "check", "--json"]).await;
+    assert_eq!(green.status.code(), Some(0), "{}", stderr(&green));
+    let image: Value = serde_json::from_str(stdout(&green)).unwrap();
+    assert_eq!(
+        (&image["state"], &image["trial"], &image["checks"][1]["exit_code"]),
+        (&"ready".into(), &true.into(), &0.into())
+    );
+}
+
+#[tokio::test]
+async fn images_are_built_listed_read_and_removed() {
+    let server = TestServer::start().await;
+    let environment = "setup = 'echo it is set up'\n";
+    let repository = server.repository_of(&[(".hob/environment.toml", environment)]);
+    let built = server.hob_in(&repository, &["image", "build", "--json"]).await;
+    assert_eq!(built.status.code(), Some(0), "{}", stderr(&built));
+    let image: Value = serde_json::from_str(stdout(&built)).unwrap();
+    let id = image["id"].as_str().unwrap();
+    let log = server.hob(&["image", "log", id, "--follow"]).await;
+    assert!(stdout(&log).contains("] $ echo it is set up\nit is set up\n"), "{}", stdout(&log));
+    let shown = server.hob(&["image", "show", id]).await;
+    assert!(stdout(&shown).contains("steps       base 0 ms, packages 0 ms, setup"), "{}", stdout(&shown));
+    assert!(stdout(&server.hob(&["image", "list"]).await).contains(id));
+    assert_eq!(server.hob(&["image", "remove", id]).await.status.code(), Some(0));
+    let gone = server.hob(&["image", "show", id]).await;
+    assert_eq!((gone.status.code(), stderr(&gone)), (Some(2), &*format!("hob: failed to find image {id}\n")));
 }
 
 #[tokio::test]

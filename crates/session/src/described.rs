@@ -30,8 +30,23 @@ const LISTING_BYTES_MAX: usize = 32 << 20;
 /// # Errors
 /// The commit is not in the mirror.
 pub(crate) async fn describe(mirror: &Mirror, commit: &str) -> Result<Described, GitError> {
+    describe_with(mirror, commit, None).await
+}
+
+/// The same, with another text in place of the repository's own environment file.
+///
+/// # Errors
+/// The commit is not in the mirror.
+pub(crate) async fn describe_with(
+    mirror: &Mirror,
+    commit: &str,
+    environment: Option<String>,
+) -> Result<Described, GitError> {
     let files = mirror.files(commit).await?;
     let mut texts = Texts::default();
+    if environment.is_some() {
+        texts.known.insert(environment::PATH.to_owned(), environment);
+    }
     while let Some(path) = texts.wanted(|read| drop(environment::describe(&files, read))) {
         let text = mirror.file(commit, &path).await?;
         texts.known.insert(path, text);

@@ -1,5 +1,6 @@
 //! The engine: the doors' one way to sessions. It holds the catalogue and hands each request to the session's driver.
 
+mod images;
 mod reach;
 mod sweep;
 mod usage;
@@ -30,7 +31,7 @@ use crate::event::{EventKind, ModelCall};
 use crate::fold::SessionState;
 use crate::git::{Mirrors, inside};
 use crate::id::SessionId;
-use crate::images::Images;
+use crate::images::{Images, keep_up};
 use crate::owned::{House, Owned};
 use crate::places::Places;
 use crate::requests::{
@@ -139,6 +140,7 @@ impl Engine {
         let engine = Self { inner: Arc::new(inner) };
         engine.take_over().await?;
         engine.keep_swept();
+        keep_up(&engine.inner.house);
         Ok(engine)
     }
 

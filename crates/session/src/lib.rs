@@ -55,10 +55,10 @@ pub use engine::{Engine, Refusal, Running};
 pub use error::EngineError;
 pub use event::{Event, EventKind};
 pub use id::SessionId;
-pub use images::{Image, ImageState, Stage, StageName};
+pub use images::{CheckOutcome, Image, ImageState, Stage, StageName};
 pub use requests::{
-    Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewPrompt, NewSession, Page, PhaseTime,
-    Queued, QueuedPrompt, Record, SandboxUse, ServiceState, Summary, Usage,
+    Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewImage, NewPrompt, NewSession, Page,
+    PhaseTime, Queued, QueuedPrompt, Record, SandboxUse, ServiceState, Summary, Usage,
 };
 pub use state::State;
 pub use waiting::WaitingSandbox;

@@ -8,7 +8,7 @@ use hob_sandbox::{Mount, Sandbox, SandboxError, Spec};
 use crate::environment::Environment;
 use crate::footing::Footing;
 use crate::git::{Base, Mirror, carry};
-use crate::images::{self, Found, Image, Images, Wanted};
+use crate::images::{self, Found, How, Image, Images, Wanted};
 use crate::owned::{Owned, ToReason};
 use crate::start::{now_ms, tell, token};
 use crate::variables::variables;
@@ -82,6 +82,7 @@ impl Making<'_> {
             asked,
             base: self.base.clone(),
             environment: self.environment.clone(),
+            how: How::default(),
         };
         let found = owned.phase("image", async {
             let (image, said) = match Images::find(&owned.house, wanted) {

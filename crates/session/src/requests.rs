@@ -277,6 +277,21 @@ pub struct BranchRef {
     pub commit: String,
 }
 
+/// An image to build.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewImage {
+    /// A path of this machine or a URL.
+    pub repository: String,
+    /// A branch, tag or commit; the repository's own default branch when absent.
+    pub base: Option<String>,
+    /// Builds everything anew, whatever is there already.
+    pub fresh: bool,
+    /// Runs the repository's checks in it when it is there.
+    pub check: bool,
+    /// The text of an environment file to try in place of the repository's own; no session starts from such an image.
+    pub environment: Option<String>,
+}
+
 /// A command for a session's sandbox.
 #[derive(Debug, Clone)]
 pub struct NewExec {

@@ -7,6 +7,7 @@ mod answer_permission;
 mod answer_question;
 mod archive;
 mod artifacts;
+mod build_image;
 mod bundle;
 mod cancel_prompt;
 mod create_session;
@@ -15,11 +16,15 @@ mod events;
 mod exec;
 mod extract;
 mod files;
+mod get_image;
 mod get_session;
 mod health;
+mod image_log;
+mod list_images;
 mod list_sessions;
 mod login;
 mod queue_prompt;
+mod remove_image;
 mod shapes;
 mod stats;
 mod stop;
@@ -41,7 +46,8 @@ use utoipa_axum::routes;
 pub use extract::AUTHOR_HEADER;
 pub(crate) use extract::author as author_of;
 pub use shapes::{
-    CreateSession, LimitsView, PhaseTimeView, PromptAccepted, SessionCreated, SessionPage, SessionView, StatsView,
+    BuildImage, CheckOutcomeView, CreateSession, ImageList, ImageView, LimitsView, PhaseTimeView, PromptAccepted,
+    SessionCreated, SessionPage, SessionView, StatsView,
 };
 
 use crate::auth::{Auth, Signed, origin::Hosts, require_owner, require_safe_origin};
@@ -113,6 +119,9 @@ fn v1() -> OpenApiRouter<App> {
         .routes(routes!(artifacts::list_artifacts))
         .routes(routes!(artifacts::get_artifact))
         .routes(routes!(bundle::bundle))
+        .routes(routes!(list_images::list_images, build_image::build_image))
+        .routes(routes!(get_image::get_image, remove_image::remove_image))
+        .routes(routes!(image_log::image_log))
 }
 
 /// The description of the interface, as `/openapi.json` serves it.

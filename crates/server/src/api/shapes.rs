@@ -365,3 +365,124 @@ impl From<engine::Page> for SessionPage {
         Self { sessions: page.sessions.into_iter().map(SessionView::from).collect(), next: page.next }
     }
 }
+
+/// An image to be built.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct BuildImage {
+    /// An absolute path on the server's machine, or a URL.
+    pub repository: String,
+    /// The branch, tag or commit; the default branch when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Builds everything anew, whatever is there already.
+    #[serde(default)]
+    pub fresh: bool,
+    /// Runs the repository's checks in it when it is there.
+    #[serde(default)]
+    pub check: bool,
+    /// The text of an environment file to try in place of the repository's own; no session starts from such an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+}
+
+/// Images.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ImageList {
+    /// The oldest first.
+    pub images: Vec<ImageView>,
+}
+
+/// What sessions of a repository's branch start from.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ImageView {
+    /// Its ID.
+    pub id: String,
+    /// The repository, without credentials.
+    pub repository: String,
+    /// The branch, tag or commit that it was built for; the default branch when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The commit that it was built for.
+    pub commit: String,
+    /// `building`, `ready` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What is to be known of it.
+    pub notes: Vec<String>,
+    /// The steps of its making that are done, in order.
+    pub stages: Vec<StageView>,
+    /// What the repository's checks came to in it; empty where they were not run.
+    pub checks: Vec<CheckOutcomeView>,
+    /// Whether it was built to be looked at, and no session starts from it.
+    pub trial: bool,
+    /// Bytes in the files that were made for it.
+    pub bytes: u64,
+    /// When its building began, in milliseconds since 1970-01-01 UTC.
+    pub begun_ms: u64,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
+    /// When a session last started from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_ms: Option<u64>,
+}
+
+/// A step of an image's making.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StageView {
+    /// `base`, `packages`, `setup`, `clone` or `warm`.
+    pub name: String,
+    /// How long it took; 0 where another image had made it.
+    pub elapsed_ms: u64,
+    /// Whether another image had made it.
+    pub reused: bool,
+}
+
+/// What a check came to in an image.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CheckOutcomeView {
+    /// The check's name.
+    pub name: String,
+    /// Its exit code.
+    pub exit_code: i32,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+impl From<&engine::Image> for ImageView {
+    fn from(image: &engine::Image) -> Self {
+        let state = match image.state {
+            engine::ImageState::Building => "building",
+            engine::ImageState::Ready => "ready",
+            engine::ImageState::Failed => "failed",
+        };
+        let stage = |stage: &engine::Stage| StageView {
+            name: stage.name.as_str().to_owned(),
+            elapsed_ms: stage.elapsed_ms,
+            reused: stage.reused,
+        };
+        let check = |check: &engine::CheckOutcome| CheckOutcomeView {
+            name: check.name.clone(),
+            exit_code: check.exit_code,
+            elapsed_ms: check.elapsed_ms,
+        };
+        Self {
+            id: image.image_id.clone(),
+            repository: image.repository_name(),
+            base: image.asked.clone(),
+            commit: image.commit.clone(),
+            state: state.to_owned(),
+            reason: image.reason.clone(),
+            notes: image.notes.clone(),
+            stages: image.stages.iter().map(stage).collect(),
+            checks: image.checks.iter().map(check).collect(),
+            trial: image.trial,
+            bytes: image.bytes,
+            begun_ms: image.begun_ms,
+            ended_ms: image.ended_ms,
+            used_ms: Some(image.used_ms).filter(|used_ms| *used_ms > 0),
+        }
+    }
+}

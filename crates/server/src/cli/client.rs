@@ -131,6 +131,27 @@ impl Client {
         self.send(self.request(Method::POST, path)).await.map(drop)
     }
 
+    /// Asks for something to be removed.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses.
+    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, path)).await.map(drop)
+    }
+
+    /// Bytes as they come, until the server has no more or the connection breaks.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses.
+    pub async fn pieces(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<bytes::Bytes, ClientError>> + Unpin + use<>, ClientError> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        let client = self.clone();
+        Ok(Box::pin(response.bytes_stream().map(move |piece| piece.map_err(|error| client.unreachable(&error)))))
+    }
+
     /// The log of a session after `since`, and then what comes. It ends when the connection does; whoever wants more
     /// asks again after the last event seen.
     ///

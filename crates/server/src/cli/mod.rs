@@ -9,6 +9,7 @@ mod context;
 mod doctor;
 mod env;
 mod follow;
+mod image;
 mod private;
 mod pull;
 mod repo;
@@ -75,6 +76,9 @@ enum Command {
     /// List repositories
     #[command(subcommand)]
     Repo(repo::Repo),
+    /// List and build what sessions start from
+    #[command(subcommand)]
+    Image(image::Image),
     /// Draft and check what a repository's sandboxes are made of
     #[command(subcommand)]
     Env(env::Env),
@@ -151,7 +155,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Pull(pull) => pull.run(&context).await,
         Command::Agent(agent) => agent.run(&context).await,
         Command::Repo(repo) => repo.run(&context).await,
-        Command::Env(env) => env.run(&context),
+        Command::Image(image) => image.run(&context).await,
+        Command::Env(env) => env.run(&context).await,
         Command::Doctor(doctor) => doctor.run(&context).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hob", &mut std::io::stdout());

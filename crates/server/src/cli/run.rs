@@ -114,7 +114,7 @@ fn as_set_up(error: ClientError) -> Failure {
 }
 
 /// The repository as the server is told it: an absolute path, or a URL as it is.
-fn repository(named: Option<&str>) -> Result<String, Failure> {
+pub(super) fn repository(named: Option<&str>) -> Result<String, Failure> {
     let here = Path::new(".");
     match named {
         Some(url) if url.contains("://") || is_scp_like(url) => Ok(url.to_owned()),

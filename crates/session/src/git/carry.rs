@@ -45,8 +45,9 @@ const SYNC: &str = r#"
 set -e
 if [ -n "$HOB_FED" ]; then
   git index-pack --stdin > /dev/null
-  git -c core.hooksPath=/dev/null checkout --quiet --force -B "$HOB_BRANCH" "$HOB_COMMIT"
-else
+  if [ -n "$HOB_BRANCH" ]; then set -- -B "$HOB_BRANCH"; else set -- --detach; fi
+  git -c core.hooksPath=/dev/null checkout --quiet --force "$@" "$HOB_COMMIT"
+elif [ -n "$HOB_BRANCH" ]; then
   git update-ref "refs/heads/$HOB_BRANCH" "$HOB_COMMIT"
   git symbolic-ref HEAD "refs/heads/$HOB_BRANCH"
 fi
@@ -87,7 +88,8 @@ pub async fn settle(held: &Held, sandbox: &Sandbox, deadline: Duration) -> Resul
     run(sandbox, script(SETTLE, &base).timeout(deadline), "settle the workspace").await
 }
 
-/// Moves a workspace that was settled from the commit that it has to `base`, on a new branch.
+/// Moves a workspace that was settled from the commit that it has to `base`, on a new branch; on none, where its name is
+/// empty.
 ///
 /// # Errors
 /// The commit is not in the mirror, the workspace is no checkout any more, or it took longer than `deadline`.

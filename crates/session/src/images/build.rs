@@ -1,6 +1,7 @@
 //! The making of one image: a sandbox, the commands of each step in it, a frozen layer after each.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,13 +9,14 @@ use async_trait::async_trait;
 use hob_sandbox::{Command, LayerId, ProcessEvent, Sandbox, SandboxId, Snapshot, Spec, Token};
 use tokio_util::sync::CancellationToken;
 
-use super::image::{Image, ImageState, Stage, StageName};
+use super::image::{CheckOutcome, Image, ImageState, Stage, StageName};
 use super::lease::Building;
 use super::log::BuildLog;
 use super::recipe::{Ground, Line, Recipe};
 use super::{RUNTIME, Wanted, base};
-use crate::checks::clip;
+use crate::checks::{Check, clip};
 use crate::config::Wishes;
+use crate::described::describe;
 use crate::environment::{self, Fingerprints};
 use crate::event::EventKind;
 use crate::git::carry::{self, Held};
@@ -24,32 +26,29 @@ use crate::owned::{House, millis};
 use crate::services::{Crew, Hearer, Services};
 use crate::tail::Tail;
 use crate::variables::variables;
-
-/// An image to make.
-pub(super) struct Order {
-    pub(super) image_id: String,
-    pub(super) wanted: Wanted,
-}
+use crate::workspace::ROOT;
 
 /// Makes an image in a task of its own, and tells those who wait.
-pub(super) fn begin(house: &Arc<House>, order: Order, building: Arc<Building>) {
+pub(super) fn begin(house: &Arc<House>, wanted: Wanted, building: Arc<Building>) {
     let house = Arc::clone(house);
     house.tracker.clone().spawn(async move {
         let closing = house.closing.clone();
-        let made = closing.run_until_cancelled(run(&house, order, &building)).await;
+        let made = closing.run_until_cancelled(run(&house, wanted, &building)).await;
         building.end(made.unwrap_or_else(|| Err("the server is shutting down".to_owned())));
+        house.images.leases.tidy();
     });
 }
 
-async fn run(house: &Arc<House>, order: Order, building: &Building) -> Result<Arc<Image>, String> {
-    let _turn = house.images.turns.acquire().await.map_err(|error| error.to_string())?;
-    let folder = house.images.catalogue.folder_of(&order.image_id);
+async fn run(house: &Arc<House>, wanted: Wanted, building: &Building) -> Result<Arc<Image>, String> {
+    let folder = house.images.catalogue.folder_of(&building.image_id);
     let log =
         BuildLog::create(&folder).await.map_err(|error| format!("failed to write {}: {error}", folder.display()))?;
     let log = Arc::new(log);
-    building.log_to(&order.image_id, Arc::clone(&log));
-    let mut build = Build::new(house, order, building, log)?;
+    building.log_to(Arc::clone(&log));
+    let mut build = Build::new(house, wanted, building, log)?;
     build.keep().await?;
+    building.begin();
+    let _turn = house.images.turns.acquire().await.map_err(|error| error.to_string())?;
     let limit = house.config.images.build_limit;
     let made = match tokio::time::timeout(limit, build.make()).await {
         Ok(made) => made,
@@ -78,20 +77,19 @@ struct Build<'a> {
     image: Image,
     sandbox_id: SandboxId,
     door: SessionId,
+    /// The gateway's socket, once it is open.
+    socket: Option<PathBuf>,
     building: &'a Building,
     log: Arc<BuildLog>,
 }
 
 impl<'a> Build<'a> {
-    fn new(
-        house: &'a Arc<House>,
-        Order { image_id, wanted }: Order,
-        building: &'a Building,
-        log: Arc<BuildLog>,
-    ) -> Result<Self, String> {
+    fn new(house: &'a Arc<House>, wanted: Wanted, building: &'a Building, log: Arc<BuildLog>) -> Result<Self, String> {
+        let image_id = building.image_id.clone();
         let image = Image {
             repository: wanted.repository.clone(),
             asked: wanted.asked.clone(),
+            commit: wanted.base.commit.clone(),
             state: ImageState::Building,
             reason: None,
             notes: Vec::new(),
@@ -107,10 +105,12 @@ impl<'a> Build<'a> {
             ended_ms: None,
             used_ms: 0,
             refreshes: 0,
+            trial: wanted.how.trial,
+            checks: Vec::new(),
             image_id: image_id.clone(),
         };
         let sandbox_id = SandboxId::new(format!("build-{image_id}"))?;
-        Ok(Self { house, wanted, image, sandbox_id, door: SessionId::new(image_id)?, building, log })
+        Ok(Self { house, wanted, image, sandbox_id, door: SessionId::new(image_id)?, socket: None, building, log })
     }
 
     /// Makes the image on the best that is there; where that turns out to be gone, on its base.
@@ -118,14 +118,22 @@ impl<'a> Build<'a> {
         let commit = self.wanted.base.commit.clone();
         self.log.say(&format!("commit {commit}")).await;
         let recipe = self.base().await?;
-        let images = self.house.images.catalogue.all();
-        match self.make_on(&recipe, recipe.ground(&images, &self.wanted.repository)).await {
+        let images = if self.wanted.how.fresh { Vec::new() } else { self.house.images.catalogue.all() };
+        let made = self.make_on_best(&recipe, &images).await;
+        if made.is_ok() && self.wanted.how.check {
+            self.check().await?;
+        }
+        made
+    }
+
+    async fn make_on_best(&mut self, recipe: &Recipe, images: &[Arc<Image>]) -> Result<(), Broken> {
+        match self.make_on(recipe, recipe.ground(images, &self.wanted.repository)).await {
             Err(Broken::Ground(reason)) => {
                 self.log.say(&format!("everything is made anew: {reason}")).await;
                 self.remove_sandbox().await;
                 self.image.layers.clear();
                 self.image.stages.truncate(1);
-                self.make_on(&recipe, Ground::Base).await
+                self.make_on(recipe, Ground::Base).await
             }
             made => made,
         }
@@ -216,14 +224,15 @@ impl<'a> Build<'a> {
         if older {
             let Wanted { mirror, base, .. } = &self.wanted;
             let synced = carry::sync(mirror, &held, base, "", &sandbox, limit).await;
-            synced.map_err(|error| format!("failed to {error}"))?;
+            synced.map_err(|error| Broken::Ground(format!("failed to {error}")))?;
             held.commit.clone_from(&base.commit);
         }
         if !lines.is_empty() {
             let alive = CancellationToken::new();
-            let _services_end = alive.clone().drop_guard();
+            let services_end = alive.clone().drop_guard();
             self.serve(&sandbox, &alive).await?;
             self.run_all(&sandbox, lines).await?;
+            drop(services_end);
             sandbox.kill_all().await.map_err(|error| format!("failed to {error}"))?;
             carry::settle(&held, &sandbox, limit).await.map_err(|error| format!("failed to {error}"))?;
         }
@@ -231,6 +240,39 @@ impl<'a> Build<'a> {
         self.image.held = held;
         self.done(StageName::Warm, begun, false);
         Ok(())
+    }
+
+    /// Runs the repository's checks in the finished image, and keeps what they came to. What they leave behind is not
+    /// part of the image.
+    async fn check(&mut self) -> Result<(), Broken> {
+        let described = describe(&self.wanted.mirror, &self.wanted.base.commit).await;
+        let detected = described.map_err(|error| format!("failed to {error}"))?.checks;
+        let checks = self.wanted.environment.checks.clone().unwrap_or(detected);
+        let sandbox = self.sandbox().await?;
+        let alive = CancellationToken::new();
+        let _services_end = alive.clone().drop_guard();
+        self.serve(&sandbox, &alive).await?;
+        for check in checks {
+            let outcome = self.check_one(&sandbox, check).await?;
+            self.log.say(&format!("check {} ended with exit code {}", outcome.name, outcome.exit_code)).await;
+            self.image.checks.push(outcome);
+        }
+        Ok(())
+    }
+
+    async fn check_one(&self, sandbox: &Sandbox, check: Check) -> Result<CheckOutcome, String> {
+        let begun = Instant::now();
+        let folder = if check.directory.is_empty() { ROOT.to_owned() } else { format!("{ROOT}/{}", check.directory) };
+        let mut exit_code = 0;
+        for line in check.prepare.iter().chain([&check.command]) {
+            if exit_code != 0 {
+                break;
+            }
+            self.log.say(&format!("check {}: $ {line}", check.name)).await;
+            let command = Command::shell(line).cwd(&folder).timeout(check.timeout);
+            exit_code = carry_out(sandbox, command, &self.log, &mut Tail::default()).await?;
+        }
+        Ok(CheckOutcome { name: check.name, exit_code, elapsed_ms: millis(begun.elapsed()) })
     }
 
     /// Starts the services, as far as there are any.
@@ -258,15 +300,9 @@ impl<'a> Build<'a> {
     }
 
     /// The sandbox, running on what is frozen so far.
-    async fn sandbox(&self) -> Result<Sandbox, Broken> {
+    async fn sandbox(&mut self) -> Result<Sandbox, Broken> {
+        let gateway = Some(self.gateway().await?);
         let config = &self.house.config;
-        let access = self.house.deps.doors.open(&self.door, 1).await;
-        let access = access.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
-        let wishes =
-            Wishes { forge: forge(&self.wanted.repository), repository: self.wanted.environment.egress.clone() };
-        for refused in self.house.deps.doors.allow(&self.door, &wishes).await {
-            self.log.say(&refused).await;
-        }
         let ids = &self.house.deps.ids;
         let spec = Spec {
             id: self.sandbox_id.clone(),
@@ -278,7 +314,7 @@ impl<'a> Build<'a> {
             mounts: config.mounts.clone(),
             env: variables(&self.wanted.environment, &self.image.env),
             limits: self.wanted.environment.wants.within(config.limits.sandbox),
-            gateway: Some(access.socket),
+            gateway,
         };
         let limit = config.timeouts.sandbox_start;
         let reason = match tokio::time::timeout(limit, self.house.deps.provider.create(spec)).await {
@@ -288,6 +324,22 @@ impl<'a> Build<'a> {
         };
         let is_reused = self.image.stages.last().is_some_and(|stage| stage.reused) && !self.image.layers.is_empty();
         Err(if is_reused { Broken::Ground(reason) } else { Broken::Here(reason) })
+    }
+
+    /// The gateway's socket, with what the repository asks to reach.
+    async fn gateway(&mut self) -> Result<PathBuf, String> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let doors = &self.house.deps.doors;
+        let access = doors.open(&self.door, 1).await;
+        let access = access.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
+        let wishes =
+            Wishes { forge: forge(&self.wanted.repository), repository: self.wanted.environment.egress.clone() };
+        for refused in doors.allow(&self.door, &wishes).await {
+            self.log.say(&refused).await;
+        }
+        Ok(self.socket.insert(access.socket).clone())
     }
 
     /// Freezes what the sandbox has written, and ends it.
@@ -353,21 +405,28 @@ impl<'a> Build<'a> {
 
 /// Runs a command to its end, and keeps what it writes; fails with how it ended and its last words.
 async fn run_line(sandbox: &Sandbox, command: Command, log: &BuildLog) -> Result<(), String> {
-    let mut process = sandbox.exec(command).await.map_err(|error| format!("was not run: failed to {error}"))?;
     let mut tail = Tail::default();
+    match carry_out(sandbox, command, log, &mut tail).await? {
+        0 => Ok(()),
+        code => {
+            let said = tail.text().unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join("; ");
+            Err(format!("ended with exit code {code}: {}", clip(&last, 300)))
+        }
+    }
+}
+
+/// Runs a command to its end, keeps what it writes, and gives its exit code.
+async fn carry_out(sandbox: &Sandbox, command: Command, log: &BuildLog, tail: &mut Tail) -> Result<i32, String> {
+    let mut process = sandbox.exec(command).await.map_err(|error| format!("was not run: failed to {error}"))?;
     while let Some(event) = process.next().await {
         match event {
             ProcessEvent::Stdout(bytes) | ProcessEvent::Stderr(bytes) => {
                 tail.hear(&bytes);
                 log.write(&bytes).await;
             }
-            ProcessEvent::Exited(exit) if exit.code == 0 => return Ok(()),
-            ProcessEvent::Exited(exit) => {
-                let said = tail.text().unwrap_or_default();
-                let last: Vec<&str> = said.lines().rev().take(3).collect();
-                let last = last.into_iter().rev().collect::<Vec<_>>().join("; ");
-                return Err(format!("ended with exit code {}: {}", exit.code, clip(&last, 300)));
-            }
+            ProcessEvent::Exited(exit) => return Ok(exit.code),
             ProcessEvent::Lost => break,
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Fingerprints;
 use crate::git::carry::Held;
+use crate::git::display_name;
 
 /// An image of a repository's branch. New fields must have a default: records of earlier versions are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Image {
     pub repository: String,
     /// The branch, tag or commit that it was built for, as it was asked for.
     pub asked: Option<String>,
+    /// The commit that it was built for.
+    #[serde(default)]
+    pub commit: String,
     /// How it stands.
     pub state: ImageState,
     /// Why it failed.
@@ -54,9 +58,26 @@ pub struct Image {
     /// When a session last started from it.
     #[serde(default)]
     pub used_ms: u64,
+    /// Whether it was built to be looked at, and no session starts from it.
+    #[serde(default)]
+    pub trial: bool,
+    /// What the repository's checks came to in it; empty where they were not run.
+    #[serde(default)]
+    pub checks: Vec<CheckOutcome>,
     /// How often it was brought up to date on top of an older one.
     #[serde(default)]
     pub refreshes: u32,
+}
+
+/// What a check came to in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOutcome {
+    /// The check's name.
+    pub name: String,
+    /// Its exit code; -1 where it did not end by itself.
+    pub exit_code: i32,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
 }
 
 /// How an image stands.
@@ -116,7 +137,7 @@ impl StageName {
 impl Image {
     /// Whether sessions start from it.
     pub fn is_ready(&self) -> bool {
-        self.state == ImageState::Ready
+        self.state == ImageState::Ready && !self.trial
     }
 
     /// Whether a step of its making is done.
@@ -128,6 +149,11 @@ impl Image {
     pub fn layers_after(&self, stage: StageName) -> Option<&[LayerId]> {
         let done = self.stages.iter().find(|done| done.name == stage)?;
         self.layers.get(self.layers.len().checked_sub(done.layers)?..)
+    }
+
+    /// What its repository is called, without credentials.
+    pub fn repository_name(&self) -> String {
+        display_name(&self.repository)
     }
 
     /// The name that its layers are pinned under.

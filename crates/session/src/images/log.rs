@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// The file in the image's folder.
 const FILE: &str = "build.log";
@@ -15,8 +15,10 @@ const BYTES_MAX: u64 = 16 << 20;
 
 /// A log that is being written.
 #[derive(Debug)]
-pub(super) struct BuildLog {
+pub(crate) struct BuildLog {
     file: Mutex<(File, u64)>,
+    /// Rung whenever something is written.
+    written: watch::Sender<()>,
     begun: Instant,
 }
 
@@ -30,7 +32,7 @@ impl BuildLog {
     pub(super) async fn create(folder: &Path) -> std::io::Result<Self> {
         tokio::fs::create_dir_all(folder).await?;
         let file = File::create(path(folder)).await?;
-        Ok(Self { file: Mutex::new((file, 0)), begun: Instant::now() })
+        Ok(Self { file: Mutex::new((file, 0)), written: watch::Sender::new(()), begun: Instant::now() })
     }
 
     /// Says something of Hob's own, with the time since the beginning.
@@ -55,5 +57,11 @@ impl BuildLog {
             }
         }
         file.flush().await.ok();
+        self.written.send_replace(());
+    }
+
+    /// Hears whenever something is written, until the log is closed.
+    pub(crate) fn hears(&self) -> watch::Receiver<()> {
+        self.written.subscribe()
     }
 }

@@ -18,10 +18,12 @@ mod image;
 mod lease;
 mod log;
 mod recipe;
+mod upkeep;
 mod wait;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hob_sandbox::SandboxId;
 use hob_sandbox::image::ImageStore;
@@ -34,14 +36,15 @@ use crate::event::EventKind;
 use crate::git::{Base, Mirror};
 use crate::id::SessionId;
 use crate::owned::{House, millis};
-use build::Order;
 use catalogue::Catalogue;
 use lease::{Building, Leases};
 use recipe::Recipe;
 
+pub(crate) use log::BuildLog;
+pub(crate) use upkeep::{keep_up, resolve};
 pub(crate) use wait::wait_for;
 
-pub use image::{Image, ImageState, Stage, StageName};
+pub use image::{CheckOutcome, Image, ImageState, Stage, StageName};
 
 /// The version of what Hob puts into an image; another one makes other images.
 const RUNTIME: &str = env!("CARGO_PKG_VERSION");
@@ -53,6 +56,8 @@ pub(crate) struct Images {
     store: ImageStore,
     /// Who may build now.
     turns: Semaphore,
+    /// Branches that sessions asked for, and when last.
+    asked: Mutex<BTreeMap<(String, Option<String>), u64>>,
     /// An empty folder: what a workspace has below its layers.
     pub(crate) nothing: PathBuf,
 }
@@ -67,6 +72,18 @@ pub(crate) struct Wanted {
     pub(crate) asked: Option<String>,
     pub(crate) base: Base,
     pub(crate) environment: Environment,
+    pub(crate) how: How,
+}
+
+/// How an image is to be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct How {
+    /// From nothing, whatever is there.
+    pub(crate) fresh: bool,
+    /// To be looked at: no session starts from it.
+    pub(crate) trial: bool,
+    /// Whether the repository's checks are run in it when it is there.
+    pub(crate) check: bool,
 }
 
 /// How a session gets its image.
@@ -91,11 +108,19 @@ impl Images {
         let store = store.map_err(|error| EngineError::Image(error.to_string()))?;
         let nothing = data_dir.join("nothing");
         tokio::fs::create_dir_all(&nothing).await.map_err(|error| disk(&nothing, &error))?;
-        Ok(Self { catalogue, leases: Leases::default(), store, turns: Semaphore::new(at_once.max(1)), nothing })
+        Ok(Self {
+            catalogue,
+            leases: Leases::default(),
+            store,
+            turns: Semaphore::new(at_once.max(1)),
+            asked: Mutex::default(),
+            nothing,
+        })
     }
 
     /// Finds the image that a session starts from, or begins to build it.
     pub(crate) fn find(house: &Arc<House>, wanted: Wanted) -> Found {
+        house.images.asked_for(&wanted, house.deps.clock.now_ms());
         let images = house.images.catalogue.of_repository(&wanted.repository);
         // This machine's own system may have changed; what another base is made of is asked when images are rebuilt.
         let ours = (wanted.environment.base == environment::Base::Host).then(|| base::host(&house.config.base).digest);
@@ -122,10 +147,9 @@ impl Images {
 
     /// Builds an image, or joins whoever builds it.
     pub(crate) fn build(house: &Arc<House>, wanted: Wanted) -> Arc<Building> {
-        let key = (wanted.repository.clone(), wanted.base.commit.clone());
-        house.images.leases.take(key, |building| {
-            let order = Order { image_id: house.deps.ids.next(), wanted };
-            build::begin(house, order, Arc::clone(building));
+        let key = (wanted.repository.clone(), wanted.base.commit.clone(), wanted.how);
+        house.images.leases.take(key, house.deps.ids.next(), |building| {
+            build::begin(house, wanted, Arc::clone(building));
         })
     }
 
@@ -157,6 +181,26 @@ impl Images {
         self.catalogue.remove(image_id).await.map_err(|error| failed(error.to_string()))?;
         let name = SandboxId::new(image.pin())?;
         house.deps.provider.unpin(&name).await.map_err(|error| failed(error.to_string()))
+    }
+
+    /// All images, the oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Image>> {
+        self.catalogue.all()
+    }
+
+    /// Where the log of an image's making lies.
+    pub(crate) fn log_path(&self, image_id: &str) -> PathBuf {
+        log::path(&self.catalogue.folder_of(image_id))
+    }
+
+    /// The log of an image that is being built.
+    pub(crate) fn log_of(&self, image_id: &str) -> Option<Arc<BuildLog>> {
+        self.leases.log_of(image_id)
+    }
+
+    /// One image.
+    pub(crate) fn get(&self, image_id: &str) -> Option<Arc<Image>> {
+        self.catalogue.get(image_id)
     }
 
     /// What stands in for an image that could not be built.

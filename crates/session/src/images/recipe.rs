@@ -137,7 +137,7 @@ fn installs(packages: &Packages) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::ImageState;
     use super::super::image::Stage;
     use super::*;
@@ -149,14 +149,20 @@ mod tests {
         Recipe::new(&parse(text).unwrap(), "digest", "1")
     }
 
-    /// A ready image of a repository, made by a recipe, begun at a time.
-    fn image(repository: &str, recipe: &Recipe, begun_ms: u64) -> Image {
+    /// A ready image of a repository, begun at a time.
+    pub(in super::super) fn image(repository: &str, begun_ms: u64) -> Image {
+        by(repository, &recipe(FILE), begun_ms)
+    }
+
+    /// The same, made by a recipe.
+    fn by(repository: &str, recipe: &Recipe, begun_ms: u64) -> Image {
         let stages = [StageName::Base, StageName::Packages, StageName::Setup, StageName::Clone, StageName::Warm];
         let stage = |name| Stage { name, layers: 0, elapsed_ms: 0, reused: false };
         Image {
             image_id: format!("i{begun_ms}"),
             repository: repository.to_owned(),
             asked: None,
+            commit: String::new(),
             state: ImageState::Ready,
             reason: None,
             notes: Vec::new(),
@@ -172,6 +178,8 @@ mod tests {
             ended_ms: Some(begun_ms),
             used_ms: 0,
             refreshes: 0,
+            trial: false,
+            checks: Vec::new(),
         }
     }
 
@@ -193,19 +201,19 @@ mod tests {
         let other_setup = recipe(&FILE.replace("'a'", "'c'"));
         let other_packages = recipe(&FILE.replace("redis", "nginx"));
         check(vec![], "base");
-        check(vec![image("repo", &other_packages, 1)], "base");
-        check(vec![image("repo", &other_setup, 1)], "i1 after packages");
-        check(vec![image("repo", &other_warm, 1), image("repo", &other_setup, 2)], "i1 after setup");
-        check(vec![image("repo", &same, 1), image("repo", &same, 2), image("repo", &other_warm, 3)], "i2 as it is");
-        check(vec![image("another", &same, 1)], "i1 after setup");
+        check(vec![by("repo", &other_packages, 1)], "base");
+        check(vec![by("repo", &other_setup, 1)], "i1 after packages");
+        check(vec![by("repo", &other_warm, 1), by("repo", &other_setup, 2)], "i1 after setup");
+        check(vec![by("repo", &same, 1), by("repo", &same, 2), by("repo", &other_warm, 3)], "i2 as it is");
+        check(vec![by("another", &same, 1)], "i1 after setup");
     }
 
     #[test]
     fn what_is_not_whole_or_too_deep_is_not_built_upon() {
         let same = recipe(FILE);
-        check(vec![Image { state: ImageState::Building, ..image("repo", &same, 1) }], "base");
-        check(vec![Image { refreshes: REFRESHES_MAX, ..image("repo", &same, 1) }], "i1 after setup");
-        let failed = Image { state: ImageState::Failed, ..image("repo", &same, 1) };
+        check(vec![Image { state: ImageState::Building, ..by("repo", &same, 1) }], "base");
+        check(vec![Image { refreshes: REFRESHES_MAX, ..by("repo", &same, 1) }], "i1 after setup");
+        let failed = Image { state: ImageState::Failed, ..by("repo", &same, 1) };
         check(vec![failed.clone()], "i1 after setup");
         let stages = failed.stages[..2].to_vec();
         check(vec![Image { stages, ..failed }], "i1 after packages");

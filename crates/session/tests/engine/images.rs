@@ -1,9 +1,12 @@
 //! Images: what sessions start from, built ahead by real commands in real sandboxes.
 
-use hob_session::event::{EventKind, PhaseStatus};
-use hob_session::{SessionId, State};
+use std::time::Duration;
 
-use crate::house::{House, git};
+use futures_util::TryStreamExt;
+use hob_session::event::{EventKind, PhaseStatus};
+use hob_session::{NewImage, SessionId, State};
+
+use crate::house::{House, LIMIT, git};
 use crate::turns::fix;
 
 /// An environment whose every step leaves a mark, and counts how often it ran.
@@ -95,6 +98,78 @@ async fn without_any_image_the_session_fails_and_says_what_failed() {
     let EventKind::StateChanged { cause, .. } = failed.kind else { panic!() };
     assert!(cause.contains("exit code 100: the package is gone"), "{cause}");
     house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_what_is_being_built_waits_for_the_same_building() {
+    let house = House::new(fix()).await;
+    house.environment("setup = 'until test -e /tmp/go; do sleep 0.05; touch /tmp/go; done; echo made once'\n");
+    let new = NewImage { repository: house.repo().display().to_string(), ..NewImage::default() };
+    let (one, other) = tokio::join!(house.engine.build_image(new.clone()), house.engine.build_image(new));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.image_id, other.image_id);
+    let session = house.engine.create(house.new_session()).await.unwrap().session;
+    house.state(&session, State::Idle).await;
+    assert_eq!(log(&house, &one.image_id).await.matches("] $ until").count(), 1);
+    assert_eq!(house.engine.images(None).len(), 1);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_has_moved_on_is_built_again_on_top_of_what_is_there() {
+    let house = House::with(fix(), |config| config.images.rebuild_every = Duration::from_millis(200)).await;
+    house.environment("setup = 'date +%s%N > /root/when'\nwarm = 'cat calc.py >> built.log'\n");
+    let first = house.engine.create(house.new_session()).await.unwrap().session;
+    let made = house.sh(&first, "cat /root/when").await;
+    std::fs::write(house.repo().join("calc.py"), "# Newer.\n").unwrap();
+    git(&house.repo(), &["commit", "--quiet", "--all", "-m", "Newer"]);
+    let newer = git(&house.repo(), &["rev-parse", "HEAD"]);
+
+    let renewed = async {
+        loop {
+            let images = house.engine.images(None);
+            if let [image] = images.as_slice()
+                && image.commit == newer
+                && image.is_ready()
+            {
+                return image.image_id.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let renewed = tokio::time::timeout(LIMIT, renewed).await;
+    let image_id = renewed.unwrap_or_else(|_| panic!("not one that is renewed: {:?}", house.engine.images(None)));
+    assert!(log(&house, &image_id).await.contains("on top of image"));
+    let second = house.engine.create(house.new_session()).await.unwrap().session;
+    let expect = format!("{made}\ndef add(a, b):\n    return a - b\n# Newer.");
+    assert_eq!(house.sh(&second, "cat /root/when built.log").await, expect);
+    // The session that stands on the old image has all its files.
+    assert_eq!(house.sh(&first, "cat /root/when").await, made);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_torn_is_made_anew() {
+    let house = House::new(fix()).await;
+    house.environment(MARKS);
+    let first = house.engine.create(house.new_session()).await.unwrap().session;
+    house.state(&first, State::Idle).await;
+    let image = house.engine.images(None).remove(0);
+    let layer = house.layer(image.layers.last().unwrap());
+    std::fs::remove_file(layer.join("verified")).unwrap();
+    std::fs::write(layer.join("tree/opt/installed"), "torn\n")
+        .or_else(|_| std::fs::write(layer.join("tree/root/opt/installed"), "torn\n"))
+        .unwrap();
+    let second = house.engine.create(house.new_session()).await.unwrap().session;
+    assert_eq!(house.sh(&second, "cat /opt/installed").await, "installed");
+    assert!(house.notices(&second).await.contains("is made anew"), "{}", house.timeline(&second).await);
+    house.close().await;
+}
+
+/// The whole log of an image that is built.
+async fn log(house: &House, image_id: &str) -> String {
+    let pieces: Vec<_> = house.engine.image_log(image_id, 0, true).await.unwrap().try_collect().await.unwrap();
+    String::from_utf8(pieces.concat()).unwrap()
 }
 
 /// The phases that have ended, in order.

@@ -11,7 +11,8 @@ use clap::{Args, Subcommand};
 use hob_session::environment::{self, PATH};
 
 use super::context::{print, print_json, remark};
-use super::{Context, Failure};
+use super::{Context, Failure, image, private};
+use crate::api::BuildImage;
 use crate::git;
 use crate::wiring;
 
@@ -22,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(super) enum Env {
     /// Draft .hob/environment.toml from what the repository's own files prove
     Init(Init),
-    /// Say whether the repository's environment can be read, and what it means
+    /// Say what the repository's environment means, build it from nothing, and run the checks in it
     Check(Check),
 }
 
@@ -44,13 +45,16 @@ pub(super) struct Check {
     /// The checkout; the one around the current folder when absent
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
+    /// Only read it; build nothing
+    #[arg(long)]
+    quick: bool,
 }
 
 impl Env {
-    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Init(init) => init.run(),
-            Self::Check(check) => check.run(context),
+            Self::Check(check) => check.run(context).await,
         }
     }
 }
@@ -75,16 +79,19 @@ impl Init {
 }
 
 impl Check {
-    fn run(self, context: &Context) -> Result<(), Failure> {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
         let checkout = Checkout::find(self.repo.as_deref())?;
         let described = environment::describe(&checkout.files, |path| checkout.read(path));
         let notices = environment::not_yet(&described.environment, wiring::sandbox_limits(&context.config()?));
-        if context.json() {
+        if context.json() && self.quick {
             print_json(&shown::json(&described, &notices))?;
-        } else {
+        } else if !context.json() {
             print(&shown::text(context.style(), &described, &notices))?;
         }
-        if described.problems.is_empty() { Ok(()) } else { Err(Failure::Exit(1)) }
+        if !described.problems.is_empty() {
+            return Err(Failure::Exit(1));
+        }
+        if self.quick { Ok(()) } else { checkout.build(context).await }
     }
 }
 
@@ -110,6 +117,21 @@ impl Checkout {
         let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
         let files = listing.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
         Ok(Self { top, files })
+    }
+
+    /// Builds the image of the commit that is checked out, with the environment as it lies there, from nothing, and runs
+    /// the checks in it.
+    async fn build(&self, context: &Context) -> Result<(), Failure> {
+        let head = git::run(Some(&self.top), &["rev-parse", "--verify", "HEAD"]).map_err(Failure::set_up)?;
+        let commit = String::from_utf8_lossy(&head.stdout).trim().to_owned();
+        if commit.is_empty() {
+            return Err(Failure::set_up(format!("build {}: it has no commit; make a first one", self.top.display())));
+        }
+        let repository = self.top.display().to_string();
+        let environment = self.read(PATH);
+        let order = BuildImage { repository, base: Some(commit), fresh: true, check: true, environment };
+        let client = private::client(context).await?;
+        image::watch(context, &client, &order).await
     }
 
     /// A plain file's text; a link is not followed, as in a session.
