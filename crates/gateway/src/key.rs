@@ -55,6 +55,14 @@ pub enum KeyError {
 pub(crate) struct Secret(String);
 
 impl KeyRef {
+    /// Reads what is referred to, for use outside the gateway, such as a registry's password.
+    ///
+    /// # Errors
+    /// It is not there, or no key.
+    pub async fn plain(&self) -> Result<Option<String>, KeyError> {
+        Ok(self.read().await?.map(|secret| secret.expose().to_owned()))
+    }
+
     /// Reads the key now. `Ok(None)` where the reference says that there is none.
     pub(crate) async fn read(&self) -> Result<Option<Secret>, KeyError> {
         match self {

@@ -150,6 +150,7 @@ impl Server {
             ids,
         };
         let mut engine_config = wiring::engine_config(config, &data_dir);
+        engine_config.images.registries.extend(wiring::credentials(config).await?);
         engine_config.observer = Some(Arc::clone(&metrics) as Arc<dyn Observer>);
         let engine = Engine::open(engine_config, deps).await?;
         let measured = CancellationToken::new();

@@ -82,8 +82,9 @@ pub struct ImageRules {
     pub keep_for: Duration,
     /// Bytes that all images together may have in their own layers; the longest unused goes first.
     pub bytes_max: u64,
-    /// Names and passwords, by registry.
-    pub registries: BTreeMap<String, hob_sandbox::image::Credentials>,
+    /// The registries that images are pulled from, such as `docker.io`, with names and passwords where they are needed.
+    /// A repository names others in vain: the server would reach out for whoever can push to it.
+    pub registries: BTreeMap<String, Option<hob_sandbox::image::Credentials>>,
 }
 
 impl Default for ImageRules {

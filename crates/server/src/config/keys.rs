@@ -82,6 +82,39 @@ pub const KEYS: &[Key] = &[
     ),
     key("capacity.wait", "time", "`\"1h\"`", "Longest wait for a place."),
     key(
+        "images.registries",
+        "list",
+        "the large public ones",
+        "Registries that images of environments are pulled from, such as `docker.io`, beside those in `[registries]`. The server itself reaches out for them, so repositories cannot add any.",
+    ),
+    key("images.at_once", "number", "`2`", "Images that are built at once."),
+    key("images.build_deadline", "time", "`\"1h\"`", "Longest time to build one."),
+    key(
+        "images.rebuild_every",
+        "time",
+        "`\"30m\"`",
+        "How often it is looked whether a branch that is used has moved on; its image is then built again on top of the one before.",
+    ),
+    key("images.keep_for", "time", "`\"14d\"`", "How long an image stays that no session starts from."),
+    key(
+        "images.size",
+        "size",
+        "`\"100GiB\"`",
+        "What all images together may take; the one that was not used for longest goes first. Sessions keep what they need of it.",
+    ),
+    key(
+        "registries.NAME.username",
+        "text",
+        "required",
+        "The name to sign in with at the registry of that name, such as `\"ghcr.io\"`.",
+    ),
+    key(
+        "registries.NAME.password",
+        "`env:NAME` or `file:PATH`",
+        "required",
+        "Where the password or token lies; it is read when the server starts, and never enters a sandbox.",
+    ),
+    key(
         "egress.registries",
         "true or false",
         "`true`",
@@ -233,6 +266,9 @@ mod tests {
         sandboxes = 1
         memory = "1GiB"
         cpus = 1.0
+        [registries.NAME]
+        username = "u"
+        password = "env:X"
         [egress]
         proxy = "http://p:1"
         [providers.NAME]

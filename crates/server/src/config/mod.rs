@@ -33,6 +33,10 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// What all sandboxes together may use.
     pub capacity: Capacity,
+    /// How images are built and kept.
+    pub images: Images,
+    /// Who the server is at registries of images, by the registry's name.
+    pub registries: BTreeMap<String, Registry>,
     /// What a sandbox may reach.
     pub egress: Egress,
     /// Where models are served, by name.
@@ -202,6 +206,51 @@ impl Default for Capacity {
     fn default() -> Self {
         Self { sandboxes: None, memory: None, cpus: None, wait: Timespan::from_secs(3_600) }
     }
+}
+
+/// `[images]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Images {
+    /// Registries that images are pulled from, beside those in `[registries]`.
+    pub registries: Vec<String>,
+    /// Images that are built at once.
+    pub at_once: u32,
+    /// Longest time to build one.
+    pub build_deadline: Timespan,
+    /// How often it is looked whether a branch with an image has moved on.
+    pub rebuild_every: Timespan,
+    /// How long an image stays that no session starts from.
+    pub keep_for: Timespan,
+    /// What all images together may take.
+    pub size: ByteSize,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            registries: KNOWN_REGISTRIES.map(str::to_owned).to_vec(),
+            at_once: 2,
+            build_deadline: Timespan::from_secs(3_600),
+            rebuild_every: Timespan::from_secs(30 * 60),
+            keep_for: Timespan::from_secs(14 * 24 * 3_600),
+            size: ByteSize(100 << 30),
+        }
+    }
+}
+
+/// Public registries that most images come from.
+const KNOWN_REGISTRIES: [&str; 6] =
+    ["docker.io", "ghcr.io", "quay.io", "gcr.io", "mcr.microsoft.com", "registry.gitlab.com"];
+
+/// `[registries.NAME]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// The name to sign in with.
+    pub username: String,
+    /// Where the password or token lies: `env:NAME` or `file:PATH`.
+    pub password: String,
 }
 
 /// What makes sandboxes.

@@ -9,15 +9,21 @@ pub mod meter;
 mod notices;
 pub mod sandboxes;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use hob_agent::Author;
 use hob_gateway::{
     EgressConfig, GatewayConfig, HostRule, KeyRef, ModelConfig, Prices, ProviderConfig, ProviderKind, default_egress,
 };
-use hob_session::{BaseChecks, EngineConfig, Permissions, Push};
+use hob_sandbox::image::Credentials;
+use hob_session::{BaseChecks, EngineConfig, ImageRules, Permissions, Push};
 
 use crate::config::{self, Config};
+
+/// The shortest time between two looks at all branches with images.
+const REBUILD_EVERY_MIN: Duration = Duration::from_secs(10);
 
 /// What to do where no model is configured.
 pub const NO_MODEL: &str = "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GEMINI_API_KEY where the \
@@ -115,7 +121,36 @@ pub fn engine_config(config: &Config, data_dir: &Path) -> EngineConfig {
     engine.timeouts.place = config.capacity.wait.0;
     engine.timeouts.sandbox_start = config.sandbox.start_deadline.0;
     engine.limits.sandbox = sandbox_limits(config);
+    engine.images = image_rules(&config.images);
     engine
+}
+
+fn image_rules(config: &config::Images) -> ImageRules {
+    ImageRules {
+        at_once: usize::try_from(config.at_once).unwrap_or(usize::MAX),
+        build_limit: config.build_deadline.0,
+        rebuild_every: config.rebuild_every.0.max(REBUILD_EVERY_MIN),
+        keep_for: config.keep_for.0,
+        bytes_max: config.size.0,
+        registries: config.registries.iter().map(|name| (name.clone(), None)).collect(),
+        ..ImageRules::default()
+    }
+}
+
+/// Who the server is at registries.
+///
+/// # Errors
+/// A password is not where the configuration says.
+pub async fn credentials(config: &Config) -> Result<BTreeMap<String, Option<Credentials>>, WiringError> {
+    let mut known = BTreeMap::new();
+    for (name, registry) in &config.registries {
+        let wrong = |reason: String| WiringError { key: format!("registries.{name}.password"), reason };
+        let place = KeyRef::try_from(registry.password.clone()).map_err(|error| wrong(error.to_string()))?;
+        let password = place.plain().await.map_err(|error| wrong(error.to_string()))?;
+        let password = password.ok_or_else(|| wrong("there is none".to_owned()))?;
+        known.insert(name.clone(), Some(Credentials { username: registry.username.clone(), password }));
+    }
+    Ok(known)
 }
 
 /// What a sandbox may use at most.

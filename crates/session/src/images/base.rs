@@ -69,15 +69,21 @@ pub(super) fn host(base: &Base) -> Ready {
 
 async fn pull(house: &House, reference: &str, log: &BuildLog) -> Result<Ready, String> {
     let parsed = ImageReference::parse(reference).map_err(|error| format!("failed to {error}"))?;
+    let registry = parsed.registry();
+    let Some(credentials) = house.config.images.registries.get(registry) else {
+        return Err(format!(
+            "failed to pull {parsed}: {registry} is none of the registries that this server pulls from; `registries` of \
+             [images] in hob.toml says which"
+        ));
+    };
     log.say(&format!("pulling {parsed}")).await;
-    let credentials = house.config.images.registries.get(parsed.registry());
     let fetched = AtomicU64::new(0);
     let progress = |progress| {
         if let PullProgress::Fetched { bytes, .. } = progress {
             fetched.fetch_add(bytes, Ordering::Relaxed);
         }
     };
-    let pulled = house.images.store.pull(&parsed, credentials, &progress).await;
+    let pulled = house.images.store.pull(&parsed, credentials.as_ref(), &progress).await;
     let rootfs = pulled.map_err(|error| format!("failed to {error}"))?;
     let mib = fetched.load(Ordering::Relaxed) >> 20;
     log.say(&format!("{} has {} layers; {mib} MiB were fetched", rootfs.digest, rootfs.layers.len())).await;
