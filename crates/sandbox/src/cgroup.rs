@@ -43,6 +43,8 @@ pub(crate) struct Layout {
     pub(crate) cpu_count: Option<Hierarchy>,
     pub(crate) memory: Option<Hierarchy>,
     pub(crate) processes: Option<Hierarchy>,
+    /// Only version 1 has a controller for it; every group of version 2 can be frozen.
+    pub(crate) freezer: Option<Hierarchy>,
 }
 
 /// Finds the hierarchies from `/proc/self/cgroup`, `/proc/self/mountinfo` and the version 2 root's `cgroup.controllers`
@@ -52,7 +54,7 @@ pub(crate) fn detect(own: &str, mountinfo: &str, v2_controllers: &str) -> Layout
     let cpu = find("cpu");
     let cpu_count =
         if matches!(cpu, Some(Hierarchy { version: Version::V2, .. })) { cpu.clone() } else { find("cpuacct") };
-    Layout { cpu, cpu_count, memory: find("memory"), processes: find("pids") }
+    Layout { cpu, cpu_count, memory: find("memory"), processes: find("pids"), freezer: find("freezer") }
 }
 
 fn find(controller: &str, own: &str, mountinfo: &str, v2_controllers: &str) -> Option<Hierarchy> {
@@ -101,6 +103,7 @@ enum Kind {
     CpuCount,
     Memory,
     Processes,
+    Freezer,
 }
 
 impl Kind {
@@ -110,6 +113,7 @@ impl Kind {
             Self::CpuCount => "cpuacct",
             Self::Memory => "memory",
             Self::Processes => "pids",
+            Self::Freezer => "freezer",
         }
     }
 
@@ -120,7 +124,7 @@ impl Kind {
                 vec![("cpu.cfs_period_us", PERIOD_US.to_string()), ("cpu.cfs_quota_us", quota.to_string())]
             }
             (Self::Cpu, Version::V2) => vec![("cpu.max", format!("{quota} {PERIOD_US}"))],
-            (Self::CpuCount, _) => Vec::new(),
+            (Self::CpuCount | Self::Freezer, _) => Vec::new(),
             (Self::Memory, Version::V1) => vec![("memory.limit_in_bytes", limits.memory_bytes.to_string())],
             (Self::Memory, Version::V2) => vec![("memory.max", limits.memory_bytes.to_string())],
             (Self::Processes, _) => vec![("pids.max", limits.processes.to_string())],
@@ -150,6 +154,7 @@ impl Cgroups {
             (Kind::CpuCount, None, layout.cpu_count),
             (Kind::Memory, Some(Limit::Memory), layout.memory),
             (Kind::Processes, Some(Limit::Processes), layout.processes),
+            (Kind::Freezer, None, layout.freezer),
         ];
         for (kind, limit, hierarchy) in wanted {
             let parent = hierarchy
@@ -162,6 +167,11 @@ impl Cgroups {
             }
         }
         found
+    }
+
+    /// Whether a sandbox's processes can be stopped for a moment and go on.
+    pub(crate) fn can_freeze(&self) -> bool {
+        self.held.iter().any(|(kind, version, _)| *kind == Kind::Freezer || *version == Version::V2)
     }
 
     /// The groups of a sandbox.

@@ -10,6 +10,7 @@ mod cgroup;
 mod command;
 mod disk;
 mod filter;
+mod freezer;
 mod helper;
 mod hex;
 mod host;

@@ -95,6 +95,20 @@ pub trait Provider: Send + Sync {
     /// There is no such sandbox, a process could not be ended, or the disk did not take it.
     async fn snapshot(&self, id: &SandboxId) -> Result<Snapshot, SandboxError>;
 
+    /// Freezes the files of a sandbox that runs, as they are at one moment, and lets it run on. Any other sandbox whose
+    /// [`Spec::layers`] names the snapshot's goes on from there. The provider keeps the last live snapshot of a sandbox
+    /// until it takes another one; [`Provider::pin`] keeps it for longer. Where nothing was written since the last one, it
+    /// is that one.
+    ///
+    /// A provider that cannot do it says so in [`Capabilities::no_live_snapshots`].
+    ///
+    /// # Errors
+    /// This provider cannot do it, there is no such sandbox or it does not run, or the disk did not take it.
+    async fn snapshot_live(&self, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+        let reason = self.capabilities().no_live_snapshots.unwrap_or_else(|| "this provider takes none".to_owned());
+        Err(SandboxError::Refused { what: format!("a live snapshot of sandbox {id}"), reason })
+    }
+
     /// Keeps layers under a name of its own, also when no sandbox needs them any more. Another pin of that name is
     /// replaced.
     ///
@@ -133,6 +147,9 @@ pub struct Snapshot {
     pub entries: u64,
     /// Bytes in those files.
     pub bytes: u64,
+    /// For how long a sandbox that runs on stood still for it.
+    #[serde(default)]
+    pub paused_ms: u64,
 }
 
 /// What a provider can hold and what it cannot.
@@ -145,6 +162,9 @@ pub struct Capabilities {
     /// Whether it can close a sandbox's [`Gate`](crate::Gate).
     #[serde(default)]
     pub gates: bool,
+    /// Why the files of a sandbox that runs cannot be frozen, in words for a person; absent where they can.
+    #[serde(default)]
+    pub no_live_snapshots: Option<String>,
 }
 
 /// A limit by name.

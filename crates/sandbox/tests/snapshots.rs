@@ -7,22 +7,8 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::{Bench, id, ok, spec};
-use hob_sandbox::{LayerId, Provider, Sandbox, Snapshot, Spec};
-
-/// Everything about a tree that a person or a program could notice.
-const LOOK: &str = "cd /workspace && find . -printf '%p %y %m %U:%G %s %T@ %l\\n' | grep -v '^. ' | sort; \
-                    find . -type f -exec sha256sum {} + | sort";
-
-/// Makes files of every kind, some owned by others, some old.
-const MAKE: &str = "cd /workspace && mkdir -p deep/er .cache && echo one > deep/er/one && head -c 300000 /dev/zero > big && \
-                    ln deep/er/one hard && ln -s /nowhere soft && mkfifo pipe && chmod 4755 big && touch -d @1 deep/er && \
-                    printf '.cache\\n' > .gitignore && echo kept > .cache/ignored && chown 12:34 deep && chown -h 5:6 soft && \
-                    echo x > \"odd \\\"name\\\" $(printf '\\n')\" && chmod 0 .cache/ignored";
-
-async fn look(sandbox: &Sandbox) -> String {
-    ok(sandbox, LOOK).await
-}
+use common::{Bench, MAKE, id, look, ok, spec};
+use hob_sandbox::{LayerId, Provider, Snapshot, Spec};
 
 async fn snapshot(bench: &Bench, name: &str) -> Snapshot {
     bench.local.snapshot(&id(name)).await.unwrap_or_else(|error| panic!("failed to {error}"))

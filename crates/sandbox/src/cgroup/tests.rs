@@ -14,7 +14,10 @@ fn debian_12_has_one_hierarchy_for_all() {
         "30 24 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
     let layout = detect(own, mounts, "cpuset cpu io memory hugetlb pids rdma misc\n");
     let all = at(Version::V2, "/sys/fs/cgroup", "/sys/fs/cgroup/system.slice/hob.service");
-    assert_eq!(layout, Layout { cpu: all.clone(), cpu_count: all.clone(), memory: all.clone(), processes: all });
+    assert_eq!(
+        layout,
+        Layout { cpu: all.clone(), cpu_count: all.clone(), memory: all.clone(), processes: all, freezer: None }
+    );
 }
 
 #[test]
@@ -35,17 +38,19 @@ fn an_old_system_has_a_hierarchy_for_each() {
 #[test]
 fn a_hybrid_system_has_some_of_each() {
     // Recorded on a virtual machine whose version 2 hierarchy holds only huge pages.
-    let own = "8:pids:/\n4:memory:/process_api/60bd\n2:cpuacct:/\n1:cpu:/\n0::/\n";
+    let own = "8:pids:/\n6:freezer:/a\n4:memory:/process_api/60bd\n2:cpuacct:/\n1:cpu:/\n0::/\n";
     let mounts = "\
         31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
         32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
         33 31 0:30 / /sys/fs/cgroup/cpuacct rw,relatime - cgroup cgroup rw,cpuacct\n\
+        34 31 0:31 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer\n\
         35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
         39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n\
         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
     let layout = detect(own, mounts, "hugetlb\n");
     assert_eq!(layout.cpu, at(Version::V1, "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu"));
     assert_eq!(layout.memory, at(Version::V1, "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/process_api/60bd"));
+    assert_eq!(layout.freezer, at(Version::V1, "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/freezer/a"));
     let moved = detect("1:cpu:/\n0::/\n", mounts, "hugetlb memory\n");
     assert_eq!(moved.memory, at(Version::V2, "/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified"));
     assert_eq!(moved.processes, None);

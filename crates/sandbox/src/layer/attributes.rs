@@ -1,12 +1,13 @@
 //! What a file or folder is beside its content: extended attributes, owner, mode, times.
 //!
-//! Of the extended attributes only those count that a sandbox can set: its own, access lists, and the marks of the
-//! overlay that it works on. Capabilities of files it cannot set, and what a security module of the host notes is the
-//! host's.
+//! Of the extended attributes only those count that a sandbox can set, its own and access lists, and the one mark of the
+//! overlay that says what is seen. Its other marks are notes on the folders below, and true of one place only. Capabilities
+//! of files no sandbox can set, and what a security module of the host notes is the host's.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,20 +21,19 @@ pub(super) type Attribute = (Vec<u8>, Vec<u8>);
 /// Access lists of files, and what files in a folder inherit (acl(5)).
 pub(crate) const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
+/// The mark on a folder that hides what lies below it.
+pub(crate) const OPAQUE: &str = "user.overlay.opaque";
+
 /// Room for names and values that suffices as a rule.
 const USUAL: usize = 1_024;
 
 /// The attributes of an entry, sorted by name. What is closed to this process has none that it could read.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<Attribute>> {
-    let names = whole(|room| rustix::fs::llistxattr(path, room))?;
-    let mut names: Vec<&[u8]> = names.split(|byte| *byte == 0).filter(|name| counts(name)).collect();
-    names.sort_unstable();
-    let mut attributes = Vec::new();
-    for name in names {
-        let value = whole(|room| rustix::fs::lgetxattr(path, OsStr::from_bytes(name), room))?;
-        attributes.push((name.to_owned(), value));
-    }
-    Ok(attributes)
+    gather(|room| rustix::fs::llistxattr(path, room), |name, room| rustix::fs::lgetxattr(path, name, room))
+}
+
+fn read_open(file: impl AsFd) -> io::Result<Vec<Attribute>> {
+    gather(|room| rustix::fs::flistxattr(&file, room), |name, room| rustix::fs::fgetxattr(&file, name, room))
 }
 
 /// One attribute; `None` where the entry does not have it.
@@ -43,12 +43,17 @@ pub(super) fn value(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
 
 /// Gives an entry the attributes of another, and takes from it what that has not.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let (wanted, there) = (read(from)?, read(to)?);
+    copy_open(File::open(from)?, File::open(to)?)
+}
+
+/// The same, of an open file or folder.
+pub(super) fn copy_open(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let (wanted, there) = (read_open(from)?, read_open(&to)?);
     for (name, _) in there.iter().filter(|(name, _)| !wanted.iter().any(|(wanted, _)| wanted == name)) {
-        rustix::fs::lremovexattr(to, OsStr::from_bytes(name))?;
+        rustix::fs::fremovexattr(&to, OsStr::from_bytes(name))?;
     }
     for (name, value) in wanted {
-        rustix::fs::lsetxattr(to, OsStr::from_bytes(&name), &value, XattrFlags::empty())?;
+        rustix::fs::fsetxattr(&to, OsStr::from_bytes(&name), &value, XattrFlags::empty())?;
     }
     Ok(())
 }
@@ -57,8 +62,10 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn dress(from: &Path, to: &Path) -> io::Result<()> {
     let like = fs::symlink_metadata(from)?;
     std::os::unix::fs::lchown(to, Some(like.uid()), Some(like.gid()))?;
-    if !like.is_symlink() {
+    if like.is_file() || like.is_dir() {
         copy(from, to)?;
+    }
+    if !like.is_symlink() {
         // After the owner, whose change takes the set-user-ID bit away.
         fs::set_permissions(to, like.permissions())?;
     }
@@ -71,7 +78,19 @@ pub(super) fn dress(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn counts(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || ACCESS_LISTS.contains(&name)
+    let own = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+    own || name == OPAQUE.as_bytes() || ACCESS_LISTS.contains(&name)
+}
+
+fn gather(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    value: impl Fn(&OsStr, &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<Vec<Attribute>> {
+    let names = whole(list)?;
+    let mut names: Vec<&[u8]> = names.split(|byte| *byte == 0).filter(|name| counts(name)).collect();
+    names.sort_unstable();
+    let value = |name: &[u8]| Ok((name.to_owned(), whole(|room| value(OsStr::from_bytes(name), room))?));
+    names.into_iter().map(value).collect()
 }
 
 /// All of what the kernel puts into a buffer, however long it is.

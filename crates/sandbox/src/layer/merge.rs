@@ -11,10 +11,7 @@ use std::path::Path;
 
 use rustix::fs::XattrFlags;
 
-use super::attributes;
-
-/// The mark on a folder that hides what lies below it.
-pub(super) const OPAQUE: &str = "user.overlay.opaque";
+use super::attributes::{self, OPAQUE};
 
 /// Merges upper folders, lowest first, into `target`, which is there and empty.
 pub(super) fn merge(lowest_first: &[&Path], target: &Path) -> io::Result<()> {
@@ -68,7 +65,8 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes whatever is there, also nothing.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     let gone = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -9,23 +9,30 @@
 //!
 //! A layer is **open** while one sandbox writes to it. It is **frozen** by its [manifest](manifest), and never changes
 //! after that; nothing is copied or moved. Sandboxes that go on from a frozen layer have an open one above it, so a
-//! snapshot is a manifest, and a fork is a mount.
+//! snapshot is a manifest, and a fork is a mount. Of a sandbox that is to run on, a [copy](copy) of its open layer is
+//! frozen instead.
 
 mod attributes;
 mod chain;
+mod copy;
 mod digest;
+mod fill;
+mod live;
 mod manifest;
 mod merge;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use chain::Chain;
+pub(crate) use copy::Moment;
 
 use crate::provider::SandboxError;
 use crate::spec::SandboxId;
@@ -79,12 +86,34 @@ impl From<LayerId> for String {
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     folder: PathBuf,
+    /// Layers that are being made, and that nothing names yet.
+    making: Arc<Mutex<BTreeSet<LayerId>>>,
+}
+
+/// A layer that is being made. It counts as needed for as long as this is held.
+#[derive(Debug)]
+pub(crate) struct Making {
+    id: LayerId,
+    making: Arc<Mutex<BTreeSet<LayerId>>>,
+}
+
+impl Making {
+    /// Its name.
+    pub(crate) fn id(&self) -> &LayerId {
+        &self.id
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 impl Layers {
     /// Takes the folder; it is there.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, making: Arc::default() }
     }
 
     pub(crate) fn folder_of(&self, id: &LayerId) -> PathBuf {
@@ -111,23 +140,37 @@ impl Layers {
         Err(SandboxError::Machine { reason: "find a free name for a layer".to_owned() })
     }
 
+    /// Makes a layer that nothing names until it is done, with an empty tree.
+    pub(crate) fn begin(&self, sandbox: &SandboxId, last: u64) -> Result<Making, SandboxError> {
+        // Held meanwhile, so that whoever looks for layers that nobody needs does not find it in between.
+        let mut unfinished = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = self.make(sandbox, last)?;
+        unfinished.insert(id.clone());
+        let making = Making { id, making: Arc::clone(&self.making) };
+        drop(unfinished);
+        let tree = self.tree_of(&making.id);
+        fs::create_dir(&tree).map_err(SandboxError::io("create", &tree))?;
+        Ok(making)
+    }
+
     /// Makes one frozen layer of a chain, topmost first, with the same files. The others stay as they are.
-    pub(crate) fn flatten(&self, sandbox: &SandboxId, last: u64, chain: &[LayerId]) -> Result<LayerId, SandboxError> {
-        let merged = self.make(sandbox, last)?;
-        let target = self.tree_of(&merged);
-        fs::create_dir(&target).map_err(SandboxError::io("create", &target))?;
+    pub(crate) fn flatten(&self, sandbox: &SandboxId, last: u64, chain: &[LayerId]) -> Result<Making, SandboxError> {
+        let merged = self.begin(sandbox, last)?;
+        let target = self.tree_of(&merged.id);
         let trees: Vec<PathBuf> = chain.iter().rev().map(|id| self.tree_of(id)).collect();
         let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         merge::merge(&trees, &target).map_err(SandboxError::io("merge layers into", &target))?;
-        self.freeze(&merged)?;
+        self.freeze(&merged.id)?;
         Ok(merged)
     }
 
-    /// Every layer that has a folder.
+    /// Every layer that has a folder, but for those that are being made.
     pub(crate) fn list(&self) -> Result<BTreeSet<LayerId>, SandboxError> {
+        let unfinished = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = fs::read_dir(&self.folder).map_err(SandboxError::io("list", &self.folder))?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        Ok(names.filter_map(|name| LayerId::try_from(name).ok()).collect())
+        let ids = names.filter_map(|name| LayerId::try_from(name).ok());
+        Ok(ids.filter(|id| !unfinished.contains(id)).collect())
     }
 }
 

@@ -15,6 +15,7 @@
 //! knew.
 
 mod gate;
+mod live;
 mod plan;
 mod record;
 mod snapshot;
@@ -177,6 +178,7 @@ impl Inner {
             tasks: TaskTracker::new(),
             folder,
         };
+        inner.thaw_all();
         inner.collect();
         record::empty_trash(&inner.folder, &inner.tasks);
         Ok(inner)
@@ -334,6 +336,7 @@ impl Inner {
             base: name,
             layer: None,
             below: Chain::default(),
+            live: None,
             last_layer: old.as_ref().map_or(0, |old| old.last_layer),
             lost: None,
             spec: spec.without_token(),
@@ -401,7 +404,12 @@ async fn remove_group(group: &Path) -> Result<(), SandboxError> {
 #[async_trait]
 impl Provider for Local {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { provider: "local".to_owned(), unheld: self.inner.cgroups.unheld.clone(), gates: true }
+        Capabilities {
+            provider: "local".to_owned(),
+            unheld: self.inner.cgroups.unheld.clone(),
+            gates: true,
+            no_live_snapshots: self.inner.no_live_snapshots(),
+        }
     }
 
     async fn create(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
@@ -462,6 +470,12 @@ impl Provider for Local {
         let _turn = turn.lock().await;
         self.inner.end(id, "a snapshot of it was taken").await?;
         self.inner.freeze(id).await
+    }
+
+    async fn snapshot_live(&self, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+        let turn = self.inner.turn_of(id);
+        let _turn = turn.lock().await;
+        self.inner.freeze_live(id).await
     }
 
     async fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError> {

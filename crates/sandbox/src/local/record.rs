@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
 use crate::hex::hex;
-use crate::layer::{Chain, LayerId};
+use crate::layer::{Chain, LayerId, Moment};
 use crate::provider::SandboxError;
 use crate::spec::{SandboxId, Spec};
 use crate::whole;
@@ -35,6 +35,9 @@ pub(super) struct Record {
     /// The frozen layers under that.
     #[serde(default)]
     pub(super) below: Chain,
+    /// The last live snapshot of the layer that it writes to.
+    #[serde(default)]
+    pub(super) live: Option<LiveLayer>,
     /// The highest number that a layer of it has had.
     #[serde(default)]
     pub(super) last_layer: u64,
@@ -43,6 +46,28 @@ pub(super) struct Record {
     pub(super) lost: Option<String>,
     /// What it was last made of, without the token.
     pub(super) spec: Spec,
+}
+
+/// A frozen copy of an open layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LiveLayer {
+    /// The copy. It lies on what the open layer lies on.
+    pub(super) layer: LayerId,
+    /// What was changed before this is in it.
+    pub(super) since: Moment,
+}
+
+impl Record {
+    /// The layers of the last live snapshot, topmost first; without one, those that were frozen before.
+    pub(super) fn live_layers(&self) -> Vec<LayerId> {
+        self.live.iter().map(|live| live.layer.clone()).chain(self.below.0.iter().cloned()).collect()
+    }
+
+    /// Every layer that it needs.
+    pub(super) fn layers(self) -> impl Iterator<Item = LayerId> {
+        let live = self.live.map(|live| live.layer);
+        self.layer.into_iter().chain(live).chain(self.below.0)
+    }
 }
 
 /// Makes the data folder and its parts, for nobody but us, and returns its real path.
@@ -84,10 +109,20 @@ pub(super) fn read(folder: &Path) -> Result<Option<Record>, SandboxError> {
     }
 }
 
+/// Writes a record. A power cut may tear it, so it is for one that can be lost: a sandbox's first.
 pub(super) fn write(folder: &Path, record: &Record) -> Result<(), SandboxError> {
     let path = folder.join(FILE);
-    let bytes = serde_json::to_vec_pretty(record).map_err(|error| SandboxError::io("write", &path)(error.into()))?;
-    whole::replace(&path, &bytes, 0o600).map_err(SandboxError::io("write", &path))
+    whole::replace(&path, &text_of(record, &path)?, 0o600).map_err(SandboxError::io("write", &path))
+}
+
+/// Writes a record for good: it, or the one before, is there after a power cut at any moment.
+pub(super) fn write_durably(folder: &Path, record: &Record) -> Result<(), SandboxError> {
+    let path = folder.join(FILE);
+    whole::replace_durably(&path, &text_of(record, &path)?, 0o600).map_err(SandboxError::io("write", &path))
+}
+
+fn text_of(record: &Record, path: &Path) -> Result<Vec<u8>, SandboxError> {
+    serde_json::to_vec_pretty(record).map_err(|error| SandboxError::io("write", path)(error.into()))
 }
 
 /// Writes who the guest is. It belongs to root inside, through the shift of the mount or because nothing is shifted.

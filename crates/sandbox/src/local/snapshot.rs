@@ -74,20 +74,24 @@ impl Inner {
             let manifest = self.layers.freeze(&open)?;
             (entries, bytes) = (manifest.entries, manifest.bytes);
             record.below.0.insert(0, open);
+            record.live = None;
         }
+        let mut making = None;
         if record.below.0.len() > CHAIN_LEN_MAX {
             match self.layers.flatten(id, record.last_layer, &record.below.0) {
                 Ok(merged) => {
-                    record.last_layer = merged.number();
-                    record.below = Chain(vec![merged]);
+                    record.last_layer = merged.id().number();
+                    record.below = Chain(vec![merged.id().clone()]);
+                    making = Some(merged);
                 }
                 // A long chain is slower, and no worse than that.
                 Err(error) => tracing::warn!(sandbox.id = %id, "its layers stay apart: failed to {error}"),
             }
         }
-        record::write(&folder, &record)?;
+        record::write_durably(&folder, &record)?;
+        drop(making);
         self.collect();
-        Ok(Snapshot { layers: record.below.0, entries, bytes })
+        Ok(Snapshot { layers: record.below.0, entries, bytes, paused_ms: 0 })
     }
 
     pub(super) fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError> {
@@ -127,7 +131,7 @@ impl Inner {
         for id in record::list(&self.folder)? {
             // A record that cannot be read may need any layer.
             let record = record::read(&self.folder_of(&id))?;
-            needed.extend(record.into_iter().flat_map(|record| record.layer.into_iter().chain(record.below.0)));
+            needed.extend(record.into_iter().flat_map(Record::layers));
         }
         for unused in self.layers.list()?.difference(&needed) {
             record::discard(&self.folder, &self.layers.folder_of(unused), &self.tasks)?;
@@ -184,7 +188,7 @@ impl Stand {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
 ) -> Result<T, SandboxError> {
     let done = tokio::task::spawn_blocking(work).await;

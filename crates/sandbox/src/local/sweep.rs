@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal};
 
 use super::{Inner, remove_group};
+use crate::freezer::Freezer;
 use crate::provider::SandboxError;
 
 impl Inner {
@@ -32,6 +33,17 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Lets go on what a server that was killed in the midst of a live snapshot left frozen: it cannot even be killed.
+    pub(super) fn thaw_all(&self) {
+        for (id, groups) in self.cgroups.left() {
+            if let Some(freezer) = Freezer::of(&groups)
+                && let Err(error) = freezer.thaw()
+            {
+                tracing::error!(sandbox.id = %id, "a sandbox may be frozen: failed to thaw it: {error}");
+            }
+        }
     }
 
     /// Removes the groups with which a server that was killed tried out what this machine can do.

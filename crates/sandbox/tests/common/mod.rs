@@ -152,3 +152,18 @@ pub async fn fails(sandbox: &Sandbox, line: &str) -> String {
     assert_ne!(ran.code, 0, "{line} worked: {ran:?}");
     ran.err
 }
+
+/// Everything about a tree that a person or a program could notice.
+const LOOK: &str = "cd /workspace && find . -printf '%p %y %m %U:%G %s %T@ %l\\n' | grep -v '^. ' | sort; \
+                    find . -type f -exec sha256sum {} + | sort";
+
+/// Makes files of every kind, some owned by others, some old.
+pub const MAKE: &str = "cd /workspace && mkdir -p deep/er .cache && echo one > deep/er/one && head -c 300000 /dev/zero > big && \
+                    ln deep/er/one hard && ln -s /nowhere soft && mkfifo pipe && chmod 4755 big && touch -d @1 deep/er && \
+                    printf '.cache\\n' > .gitignore && echo kept > .cache/ignored && chown 12:34 deep && chown -h 5:6 soft && \
+                    echo x > \"odd \\\"name\\\" $(printf '\\n')\" && chmod 0 .cache/ignored";
+
+/// What a sandbox sees of its workspace.
+pub async fn look(sandbox: &Sandbox) -> String {
+    ok(sandbox, LOOK).await
+}

@@ -345,7 +345,7 @@ impl<'a> Build<'a> {
     /// Freezes what the sandbox has written, and ends it.
     async fn freeze(&mut self) -> Result<(), String> {
         let frozen = self.house.deps.provider.snapshot(&self.sandbox_id).await;
-        let Snapshot { layers, entries, bytes } = frozen.map_err(|error| format!("failed to {error}"))?;
+        let Snapshot { layers, entries, bytes, .. } = frozen.map_err(|error| format!("failed to {error}"))?;
         self.image.layers = layers;
         self.image.bytes += bytes;
         self.log.say(&format!("frozen: {entries} files and folders, {} KiB", bytes.div_ceil(1024))).await;
