@@ -22,6 +22,12 @@ pub(crate) fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Resul
     File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
+/// Writes a file that nobody needs whole: that it is there says all.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, 0o600)?.sync_all()?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
 fn beside(path: &Path) -> PathBuf {
     path.with_extension(format!("{}.new", std::process::id()))
 }

@@ -235,6 +235,11 @@ pub enum EventKind {
         /// Bytes in those files.
         bytes: u64,
     },
+    /// Files of the session could not be brought back as they were.
+    FilesLost {
+        /// What is lost, and what stands in for it.
+        text: String,
+    },
     /// The gateway carried one model call.
     ModelCall(ModelCall),
     /// The gateway refused to let something out.

@@ -42,6 +42,8 @@ pub struct SessionState {
     pub synced: bool,
     /// Since when nothing runs.
     pub idle_since_ms: u64,
+    /// What was last told of files that are lost.
+    pub files_lost: Option<String>,
     /// Whoever asked to close the session while a turn ran; the closing follows when the turn has ended.
     pub archiving: Option<Author>,
     /// Whether somebody waits for the sandbox. Not in the log.
@@ -113,6 +115,7 @@ impl SessionState {
             agent_session: None,
             synced: false,
             idle_since_ms: at_ms,
+            files_lost: None,
             archiving: None,
             wanted: false,
         }
@@ -196,6 +199,10 @@ impl SessionState {
                 if run.round == 0 {
                     self.base_runs.push(run.clone());
                 }
+                return false;
+            }
+            EventKind::FilesLost { text } => {
+                self.files_lost = Some(text.clone());
                 return false;
             }
             EventKind::AgentSession { id } => {

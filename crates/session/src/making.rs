@@ -10,7 +10,7 @@ use crate::footing::Footing;
 use crate::git::{Base, Mirror, carry};
 use crate::images::{self, Found, How, Image, Images, Wanted};
 use crate::owned::{Owned, ToReason};
-use crate::start::{now_ms, tell, token};
+use crate::start::{now_ms, tell, tell_lost, token};
 use crate::variables::variables;
 use crate::workspace::ROOT;
 
@@ -128,7 +128,7 @@ impl Making<'_> {
         let deadline = config.timeouts.sandbox_start;
         match tokio::time::timeout(deadline, owned.house.deps.provider.create(spec)).await {
             Ok(Ok(sandbox)) => {
-                tell(owned, sandbox.lost().map(str::to_owned).into_iter().collect()).await?;
+                tell_lost(owned, &sandbox).await?;
                 Ok((sandbox, None))
             }
             Ok(Err(SandboxError::Layers { reason, .. })) => Err(Broken::Layers(reason)),

@@ -107,6 +107,15 @@ pub(crate) async fn tell(owned: &Owned, notices: Vec<String>) -> Result<(), Stri
     owned.record(notices).await.map_err(|error| format!("failed to {error}"))
 }
 
+/// Tells what of the session's files could not be brought back. An earlier engine may have told it, or have been killed
+/// before it did.
+pub(crate) async fn tell_lost(owned: &Owned, sandbox: &Sandbox) -> Result<(), String> {
+    let told = owned.log.read(|state| state.files_lost.clone()).await;
+    let Some(text) = sandbox.lost().filter(|lost| told.as_deref() != Some(lost)) else { return Ok(()) };
+    let lost = EventKind::FilesLost { text: text.to_owned() };
+    owned.record(vec![lost]).await.map_err(|error| format!("failed to {error}"))
+}
+
 /// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.
 async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
     let id = owned.sandbox_id()?;
@@ -127,6 +136,7 @@ async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
     let environment = owned
         .phase("sandbox", async {
             let environment = allow_again(owned).await?;
+            tell_lost(owned, &sandbox).await?;
             sandbox.kill_all().await.map_err(|error| format!("failed to {error}"))?;
             Ok::<_, String>((environment, Some("taken over".to_owned())))
         })

@@ -13,6 +13,12 @@ pub(crate) struct Chain(pub(crate) Vec<LayerId>);
 pub(crate) type Torn = (LayerId, String);
 
 impl Chain {
+    /// The same under another layer.
+    pub(crate) fn under(mut self, top: LayerId) -> Self {
+        self.0.insert(0, top);
+        self
+    }
+
     /// The part of the chain that is whole, and the lowest torn layer. What lies on a torn layer was made for what that
     /// held, and cannot be used without it.
     pub(crate) fn whole(self, layers: &Layers) -> (Self, Option<Torn>) {

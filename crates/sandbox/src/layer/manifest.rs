@@ -16,6 +16,9 @@ const FORMAT: u32 = 2;
 const FILE: &str = "manifest.json";
 const VERIFIED: &str = "verified";
 
+/// Says that the layer is being frozen, and in which boot of the machine. It stays.
+const FREEZING: &str = "freezing";
+
 /// A larger one was not written here.
 const BYTES_MAX: u64 = 64 << 10;
 
@@ -31,6 +34,17 @@ pub(crate) struct Manifest {
     sha256: String,
 }
 
+/// How a layer was left that a sandbox wrote to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It can be written to again.
+    Open,
+    /// It was frozen.
+    Frozen,
+    /// Neither, and why.
+    Torn(String),
+}
+
 impl Manifest {
     fn counted(&self) -> Counted {
         if self.format == 1 { Counted::Marks } else { Counted::All }
@@ -40,9 +54,12 @@ impl Manifest {
 impl Layers {
     /// Freezes a layer that nobody writes to any more. When this returns it is on disk, whatever happens next.
     ///
-    /// The content comes first and the manifest after it: where there is a manifest, there is the content.
+    /// First it is noted that this begins: of a layer with that note, and without a manifest after another boot, nobody
+    /// knows what the disk has. Then comes the content, then the manifest: where that is, there is the content.
     pub(crate) fn freeze(&self, id: &LayerId) -> Result<Manifest, SandboxError> {
         let (folder, tree) = (self.folder_of(id), self.tree_of(id));
+        let note = folder.join(FREEZING);
+        whole::write_durably(&note, boot_id().as_bytes()).map_err(SandboxError::io("write", &note))?;
         let open = File::open(&folder).map_err(SandboxError::io("open", &folder))?;
         let (synced, digest) = std::thread::scope(|scope| {
             // The disk writes while the processor reads.
@@ -63,6 +80,17 @@ impl Layers {
         Ok(manifest)
     }
 
+    /// Takes a layer as open again whose freezing was broken off.
+    pub(crate) fn reopen(&self, id: &LayerId) -> Result<(), SandboxError> {
+        let folder = self.folder_of(id);
+        let note = folder.join(FREEZING);
+        if !note.exists() {
+            return Ok(());
+        }
+        let removed = fs::remove_file(&note).and_then(|()| File::open(&folder)?.sync_all());
+        removed.map_err(SandboxError::io("remove", &note))
+    }
+
     /// The manifest; `None` where the layer is open, or gone.
     pub(crate) fn manifest(&self, id: &LayerId) -> Result<Option<Manifest>, String> {
         let path = self.folder_of(id).join(FILE);
@@ -78,6 +106,21 @@ impl Layers {
         match manifest.format {
             1 | FORMAT => Ok(Some(manifest)),
             other => Err(format!("it was frozen by a later version of Hob (format {other})")),
+        }
+    }
+
+    /// How a layer was left that a sandbox wrote to, as far as can be told without its content.
+    pub(crate) fn left(&self, id: &LayerId) -> Left {
+        match self.manifest(id) {
+            Ok(Some(_)) => Left::Frozen,
+            Err(reason) => Left::Torn(reason),
+            Ok(None) if !self.folder_of(id).is_dir() => Left::Torn("it is gone".to_owned()),
+            Ok(None) => match fs::read_to_string(self.folder_of(id).join(FREEZING)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Left::Open,
+                // The server was killed, and not the machine: nothing is lost.
+                Ok(boot) if boot == boot_id() => Left::Open,
+                Ok(_) | Err(_) => Left::Torn("the machine stopped before it was complete".to_owned()),
+            },
         }
     }
 
@@ -106,6 +149,6 @@ impl Layers {
 }
 
 /// A name for this boot of the machine (proc_sys_kernel(5)).
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   layers/ID/tree/{root, workspace, usr, …}    the upper folder of each overlay
 //!            /work/{root, workspace, usr, …}    the kernel's own, as long as the layer is open
+//!            /freezing                          written when its freezing begins
 //!            /manifest.json                     written when it is frozen
 //!            /verified                          the boot in which its content was last held against the manifest
 //! ```
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use chain::Chain;
 pub(crate) use copy::Moment;
+pub(crate) use manifest::{Left, boot_id};
 
 use crate::provider::SandboxError;
 use crate::spec::SandboxId;

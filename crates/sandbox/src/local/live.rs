@@ -61,7 +61,7 @@ impl Inner {
         let live = self.layers.copy(open, making.id(), freezer)?;
         record.last_layer = making.id().number();
         record.live = Some(LiveLayer { layer: making.id().clone(), since: live.begun });
-        record::write_durably(&self.folder_of(id), &record)?;
+        record::write(&self.folder_of(id), &record)?;
         drop(making);
         self.collect();
         let (entries, bytes) = (live.manifest.entries, live.manifest.bytes);

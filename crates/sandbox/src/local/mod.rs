@@ -19,6 +19,7 @@ mod live;
 mod plan;
 mod record;
 mod snapshot;
+mod stand;
 mod sweep;
 mod watch;
 
@@ -38,7 +39,7 @@ use crate::cgroup::Cgroups;
 use crate::helper::{Ended, Helper};
 use crate::host::{self, HostBase};
 use crate::ids::Ids;
-use crate::layer::{Chain, LayerId, Layers};
+use crate::layer::{Chain, LayerId, Layers, boot_id};
 use crate::link::Link;
 use crate::probe::{self, Finding};
 use crate::provider::{Capabilities, Listed, Provider, SandboxError, Snapshot};
@@ -318,7 +319,10 @@ impl Inner {
         let helper = self.helper().await?;
         let identity = Identity { sandbox: id.to_string(), epoch: spec.epoch, token: spec.token.0.clone() };
         // One without a record never ran: there is nothing to ask the helper.
-        let old = record::read(&self.folder_of(&id))?;
+        let (old, unreadable) = match record::read(&self.folder_of(&id)) {
+            Ok(old) => (old, None),
+            Err(error) => (None, Some(format!("nothing is known of the files that there were (failed to {error})"))),
+        };
         if let Some(record) = &old
             && let Some(stands) = helper.running().await.map_err(failed)?.get(id.as_str())
         {
@@ -337,8 +341,9 @@ impl Inner {
             layer: None,
             below: Chain::default(),
             live: None,
+            boot: boot_id(),
             last_layer: old.as_ref().map_or(0, |old| old.last_layer),
-            lost: None,
+            lost: unreadable,
             spec: spec.without_token(),
         };
         let prepared = self.on_layers(record, old.as_ref()).await.and_then(|(record, layer)| {
@@ -378,7 +383,7 @@ impl Inner {
         let helper = self.helper().await?;
         helper.kill(id.as_str()).await.map_err(|reason| SandboxError::Lost { id: id.clone(), reason })?;
         // The helper removes the groups of what it ran; those of a helper that was killed are left to us.
-        let groups = record::read(&self.folder_of(id))?.map(|record| record.groups).unwrap_or_default();
+        let groups = record::read_if_whole(&self.folder_of(id)).map(|record| record.groups).unwrap_or_default();
         for group in groups {
             remove_group(&group).await?;
         }
@@ -491,7 +496,7 @@ impl Provider for Local {
         let _turn = turn.lock().await;
         self.inner.end(id, "it was destroyed").await?;
         let folder = self.inner.folder_of(id);
-        let slot = record::read(&folder)?.map(|record| record.slot);
+        let slot = record::read_if_whole(&folder).map(|record| record.slot);
         record::discard(&self.inner.folder, &folder, &self.inner.tasks)?;
         self.inner.collect();
         slot.into_iter().for_each(|slot| self.inner.give_slot(slot));

@@ -18,6 +18,8 @@ use crate::spec::{SandboxId, Spec};
 use crate::whole;
 
 const FILE: &str = "record.json";
+/// The one before it.
+const LAST: &str = "record.last.json";
 
 /// What is known of a sandbox for as long as it has files. New fields must have a default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,10 +40,14 @@ pub(super) struct Record {
     /// The last live snapshot of the layer that it writes to.
     #[serde(default)]
     pub(super) live: Option<LiveLayer>,
+    /// The boot of the machine in which it was last started.
+    #[serde(default)]
+    pub(super) boot: String,
     /// The highest number that a layer of it has had.
     #[serde(default)]
     pub(super) last_layer: u64,
-    /// What of its files could not be used at its last start, in words for a person.
+    /// What of its files could not be used when it was started, in words for a person: until it is put away, so that it
+    /// is not lost with a server that was killed before it told that.
     #[serde(default)]
     pub(super) lost: Option<String>,
     /// What it was last made of, without the token.
@@ -97,32 +103,61 @@ pub(super) fn write_filters(folder: &Path, programs: &[Vec<u8>]) -> Result<Vec<P
     programs.iter().enumerate().map(write).collect()
 }
 
-/// The record in a sandbox's folder; `None` where there is none.
+/// The record in a sandbox's folder, or the one before it where that is torn; `None` where there is none.
 pub(super) fn read(folder: &Path) -> Result<Option<Record>, SandboxError> {
     let path = folder.join(FILE);
-    match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| SandboxError::io("understand", &path)(error.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SandboxError::io("read", &path)(error)),
+    match (parse(&path), parse(&folder.join(LAST))) {
+        (Ok(None) | Err(_), Ok(Some(last))) => Ok(Some(last)),
+        (record, _) => record.map_err(SandboxError::io("read", &path)),
     }
 }
 
-/// Writes a record. A power cut may tear it, so it is for one that can be lost: a sandbox's first.
-pub(super) fn write(folder: &Path, record: &Record) -> Result<(), SandboxError> {
+/// The same, where one that cannot be read is none: to begin anew, and to remove what there is.
+pub(super) fn read_if_whole(folder: &Path) -> Option<Record> {
+    read(folder).unwrap_or_else(|error| {
+        tracing::warn!("a sandbox's record counts for nothing: failed to {error}");
+        None
+    })
+}
+
+fn parse(path: &Path) -> std::io::Result<Option<Record>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the first record of a sandbox. A power cut may tear it, and nothing is lost then: starts do not wait for the
+/// disk.
+pub(super) fn write_first(folder: &Path, record: &Record) -> Result<(), SandboxError> {
     let path = folder.join(FILE);
     whole::replace(&path, &text_of(record, &path)?, 0o600).map_err(SandboxError::io("write", &path))
 }
 
-/// Writes a record for good: it, or the one before, is there after a power cut at any moment.
-pub(super) fn write_durably(folder: &Path, record: &Record) -> Result<(), SandboxError> {
+/// Writes a record for good. The one before is kept beside it, for the case that it is torn after all.
+pub(super) fn write(folder: &Path, record: &Record) -> Result<(), SandboxError> {
     let path = folder.join(FILE);
-    whole::replace_durably(&path, &text_of(record, &path)?, 0o600).map_err(SandboxError::io("write", &path))
+    let text = text_of(record, &path)?;
+    let written = keep_last(folder).and_then(|()| whole::replace_durably(&path, &text, 0o600));
+    written.map_err(SandboxError::io("write", &path))
 }
 
 fn text_of(record: &Record, path: &Path) -> Result<Vec<u8>, SandboxError> {
     serde_json::to_vec_pretty(record).map_err(|error| SandboxError::io("write", path)(error.into()))
+}
+
+fn keep_last(folder: &Path) -> std::io::Result<()> {
+    let (path, last) = (folder.join(FILE), folder.join(LAST));
+    // One that is torn does not take the place of one that is not.
+    if !matches!(parse(&path), Ok(Some(_))) {
+        return Ok(());
+    }
+    match fs::remove_file(&last) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::hard_link(&path, &last)
 }
 
 /// Writes who the guest is. It belongs to root inside, through the shift of the mount or because nothing is shifted.

@@ -8,7 +8,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::Inner;
 use super::record::{self, Record};
-use crate::layer::{CHAIN_LEN_MAX, Chain, LayerId, Layers};
+use super::stand::Stand;
+use crate::layer::{CHAIN_LEN_MAX, Chain, LayerId};
 use crate::provider::{SandboxError, Snapshot};
 use crate::spec::SandboxId;
 use crate::whole;
@@ -28,22 +29,34 @@ impl Inner {
 
     fn choose_layers(&self, record: Record, old: Option<Record>) -> Result<(Record, PathBuf), SandboxError> {
         let id = record.spec.id.clone();
+        let is_first = old.is_none();
         let (stand, lost) = match old {
-            Some(old) => Stand { open: old.layer, below: old.below }.mend(&self.layers),
-            None => (self.fresh(&record)?, None),
+            Some(old) => {
+                let untold = old.lost.clone();
+                let (stand, lost) = Stand::again(old, &self.layers);
+                (stand, lost.or(untold))
+            }
+            None => (self.fresh(&record)?, record.lost.clone()),
         };
         if let Some(lost) = &lost {
-            tracing::warn!(sandbox.id = %id, "a snapshot cannot be used: {lost}");
+            tracing::warn!(sandbox.id = %id, "its files are not what they were: {lost}");
         }
         let folder = self.folder_of(&id);
         fs::create_dir_all(&folder).map_err(SandboxError::io("create", &folder))?;
         let in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
         self.still_there(&stand.below.0)?;
-        let layer = stand.open.map_or_else(|| self.layers.make(&id, record.last_layer), Ok)?;
+        let layer = match stand.open {
+            Some(open) => self.layers.reopen(&open).map(|()| open)?,
+            None => self.layers.make(&id, record.last_layer)?,
+        };
         let open = self.layers.folder_of(&layer);
         let last_layer = record.last_layer.max(layer.number());
         let record = Record { layer: Some(layer), below: stand.below, last_layer, lost, ..record };
-        record::write(&folder, &record)?;
+        if is_first {
+            record::write_first(&folder, &record)?;
+        } else {
+            record::write(&folder, &record)?;
+        }
         drop(in_use);
         Ok((record, open))
     }
@@ -75,6 +88,7 @@ impl Inner {
             (entries, bytes) = (manifest.entries, manifest.bytes);
             record.below.0.insert(0, open);
             record.live = None;
+            record.lost = None;
         }
         let mut making = None;
         if record.below.0.len() > CHAIN_LEN_MAX {
@@ -88,7 +102,7 @@ impl Inner {
                 Err(error) => tracing::warn!(sandbox.id = %id, "its layers stay apart: failed to {error}"),
             }
         }
-        record::write_durably(&folder, &record)?;
+        record::write(&folder, &record)?;
         drop(making);
         self.collect();
         Ok(Snapshot { layers: record.below.0, entries, bytes, paused_ms: 0 })
@@ -161,30 +175,6 @@ impl Inner {
     fn still_there(&self, layers: &[LayerId]) -> Result<(), SandboxError> {
         let gone = layers.iter().find(|id| !self.layers.tree_of(id).is_dir());
         gone.map_or(Ok(()), |id| Err(SandboxError::NotFound { what: format!("layer {id}") }))
-    }
-}
-
-/// What a sandbox stands on: the layer that it writes to, and those under it.
-#[derive(Debug)]
-struct Stand {
-    open: Option<LayerId>,
-    below: Chain,
-}
-
-impl Stand {
-    /// Leaves out what is torn, and says so. A server that was killed between freezing a layer and writing that down
-    /// finds it frozen here.
-    fn mend(mut self, layers: &Layers) -> (Self, Option<String>) {
-        if let Some(open) = self.open.take_if(|open| layers.manifest(open).is_ok_and(|manifest| manifest.is_some())) {
-            self.below.0.insert(0, open);
-        }
-        let (below, torn) = self.below.whole(layers);
-        let lost = torn.map(|(id, reason)| {
-            let stand_in = if below.0.is_empty() { "a fresh start" } else { "the snapshot before it" };
-            format!("the snapshot in layer {id} is torn ({reason}); {stand_in} stands in for it")
-        });
-        let open = self.open.filter(|open| lost.is_none() && layers.folder_of(open).is_dir());
-        (Self { open, below }, lost)
     }
 }
 

@@ -168,6 +168,7 @@ impl Renderer {
             EventKind::EgressRefused { host, port, reason } => {
                 format!("{} {}:{port}: {}\n", style.yellow("refused"), clean(host), clean(reason))
             }
+            EventKind::FilesLost { text } => style.yellow(&format!("files lost: {}", clean(text))) + "\n",
             EventKind::Notice { text } => style.dim(&format!("note: {}", clean(text))) + "\n",
             EventKind::SnapshotTaken { entries, bytes, .. } => {
                 style.dim(&format!("snapshot: {} in {}", size(*bytes), counted(*entries, "file"))) + "\n"

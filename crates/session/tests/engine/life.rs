@@ -85,7 +85,7 @@ async fn a_torn_snapshot_is_told_in_the_session_and_the_one_before_it_is_used() 
 
     assert!(house.engine.read_file(&id, "later.txt").await.is_err());
     assert_eq!(house.engine.read_file(&id, "note.txt").await.unwrap(), "a note\n");
-    let told = |kind: &EventKind| matches!(kind, EventKind::Notice { text } if text.contains("torn"));
+    let told = |kind: &EventKind| matches!(kind, EventKind::FilesLost { text } if text.contains("torn"));
     house.wait_after(&id, taken.seq, told).await;
     house.close().await;
 }

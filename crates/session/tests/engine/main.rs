@@ -16,4 +16,5 @@ mod kill;
 mod life;
 mod orphans;
 mod services;
+mod snapshots;
 mod turns;
