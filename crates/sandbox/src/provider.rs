@@ -104,7 +104,7 @@ pub trait Provider: Send + Sync {
     ///
     /// # Errors
     /// This provider cannot do it, there is no such sandbox or it does not run, or the disk did not take it.
-    async fn snapshot_live(&self, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+    async fn snapshot_live(&self, id: &SandboxId) -> Result<LiveSnapshot, SandboxError> {
         let reason = self.capabilities().no_live_snapshots.unwrap_or_else(|| "this provider takes none".to_owned());
         Err(SandboxError::Refused { what: format!("a live snapshot of sandbox {id}"), reason })
     }
@@ -147,9 +147,15 @@ pub struct Snapshot {
     pub entries: u64,
     /// Bytes in those files.
     pub bytes: u64,
-    /// For how long a sandbox that runs on stood still for it.
-    #[serde(default)]
-    pub paused_ms: u64,
+}
+
+/// The files of a sandbox that runs on, frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSnapshot {
+    /// The files.
+    pub snapshot: Snapshot,
+    /// For how long the sandbox stood still for it; nothing where the last one is still it.
+    pub paused_ms: Option<u64>,
 }
 
 /// What a provider can hold and what it cannot.

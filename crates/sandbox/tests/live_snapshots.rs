@@ -11,7 +11,9 @@ use common::{Bench, id, ok, spec};
 use hob_sandbox::{Command, Provider, Sandbox, SandboxError, Snapshot, Spec};
 
 async fn live(bench: &Bench, name: &str) -> Snapshot {
-    bench.local.snapshot_live(&id(name)).await.unwrap_or_else(|error| panic!("failed to {error}"))
+    let taken = bench.local.snapshot_live(&id(name)).await.unwrap_or_else(|error| panic!("failed to {error}"));
+    assert!(taken.paused_ms.is_none_or(|paused_ms| paused_ms < 5_000), "{taken:?}");
+    taken.snapshot
 }
 
 async fn fork(bench: &Bench, name: &str, snapshot: &Snapshot) -> Sandbox {
@@ -26,7 +28,7 @@ async fn a_sandbox_is_frozen_for_a_moment_and_another_goes_on_from_there() {
     let mut ticking = sandbox.exec(Command::shell("while echo x; do sleep 0.01; done").cwd("/")).await.unwrap();
     let before = common::look(&sandbox).await;
     let taken = live(&bench, "runs").await;
-    assert!(taken.bytes >= 300_000 && taken.entries > 10 && taken.paused_ms < 1_000, "{taken:?}");
+    assert!(taken.bytes >= 300_000 && taken.entries > 10, "{taken:?}");
     ok(&sandbox, "echo later > /workspace/later; rm /workspace/big; mv /workspace/deep /workspace/moved").await;
     let fork = fork(&bench, "fork", &taken).await;
     assert_eq!(common::look(&fork).await, before);

@@ -14,7 +14,7 @@ pub(crate) async fn take(owned: &Owned) -> Result<((), Option<String>), String> 
     let id = owned.sandbox_id()?;
     let provider = &owned.house.deps.provider;
     match provider.snapshot(&id).await {
-        Ok(Snapshot { layers, entries, bytes, .. }) => {
+        Ok(Snapshot { layers, entries, bytes }) => {
             let taken = EventKind::SnapshotTaken { layers, entries, bytes };
             owned.record(vec![taken]).await.map_err(|error| format!("failed to {error}"))?;
             Ok(((), None))

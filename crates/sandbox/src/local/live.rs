@@ -8,7 +8,7 @@ use super::snapshot::blocking;
 use crate::disk;
 use crate::freezer::Freezer;
 use crate::layer::LayerId;
-use crate::provider::{SandboxError, Snapshot};
+use crate::provider::{LiveSnapshot, SandboxError, Snapshot};
 use crate::spec::SandboxId;
 
 /// What has to be left on the disk beside a copy: below this the host's own programs fail.
@@ -25,7 +25,7 @@ impl Inner {
     }
 
     /// Freezes a copy of what a sandbox that runs has written.
-    pub(super) async fn freeze_live(self: &Arc<Self>, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+    pub(super) async fn freeze_live(self: &Arc<Self>, id: &SandboxId) -> Result<LiveSnapshot, SandboxError> {
         let refused =
             |reason: String| SandboxError::Refused { what: format!("a live snapshot of sandbox {id}"), reason };
         if let Some(reason) = self.no_live_snapshots() {
@@ -34,7 +34,7 @@ impl Inner {
         let record = record::read(&self.folder_of(id))?;
         let running = self.helper().await?.running().await.map_err(refused)?;
         let Some((record, open)) = record
-            .filter(|_| running.iter().any(|running| running == id.as_str()))
+            .filter(|_| running.contains_key(id.as_str()))
             .and_then(|record| record.layer.clone().map(|open| (record, open)))
         else {
             return Err(SandboxError::NotFound { what: format!("a running sandbox {id}") });
@@ -52,7 +52,7 @@ impl Inner {
         mut record: Record,
         open: &LayerId,
         freezer: &Freezer,
-    ) -> Result<Snapshot, SandboxError> {
+    ) -> Result<LiveSnapshot, SandboxError> {
         if let Some(snapshot) = self.still_current(&record, open)? {
             return Ok(snapshot);
         }
@@ -65,19 +65,20 @@ impl Inner {
         drop(making);
         self.collect();
         let (entries, bytes) = (live.manifest.entries, live.manifest.bytes);
-        let paused_ms = u64::try_from(live.paused.as_millis()).unwrap_or(u64::MAX);
-        Ok(Snapshot { layers: record.live_layers(), entries, bytes, paused_ms })
+        let paused_ms = Some(u64::try_from(live.paused.as_millis()).unwrap_or(u64::MAX));
+        Ok(LiveSnapshot { snapshot: Snapshot { layers: record.live_layers(), entries, bytes }, paused_ms })
     }
 
     /// The last live snapshot, where nothing was written since.
-    fn still_current(&self, record: &Record, open: &LayerId) -> Result<Option<Snapshot>, SandboxError> {
+    fn still_current(&self, record: &Record, open: &LayerId) -> Result<Option<LiveSnapshot>, SandboxError> {
         let Some(live) = &record.live else { return Ok(None) };
         let Ok(Some(manifest)) = self.layers.manifest(&live.layer) else { return Ok(None) };
         if self.layers.changed_since(open, live.since)? {
             return Ok(None);
         }
         let (entries, bytes) = (manifest.entries, manifest.bytes);
-        Ok(Some(Snapshot { layers: record.live_layers(), entries, bytes, paused_ms: 0 }))
+        let snapshot = Snapshot { layers: record.live_layers(), entries, bytes };
+        Ok(Some(LiveSnapshot { snapshot, paused_ms: None }))
     }
 
     fn check_room(&self, id: &SandboxId, open: &LayerId) -> Result<(), SandboxError> {

@@ -42,7 +42,7 @@ use crate::ids::Ids;
 use crate::layer::{Chain, LayerId, Layers, boot_id};
 use crate::link::Link;
 use crate::probe::{self, Finding};
-use crate::provider::{Capabilities, Listed, Provider, SandboxError, Snapshot};
+use crate::provider::{Capabilities, Listed, LiveSnapshot, Provider, SandboxError, Snapshot};
 use crate::sandbox::{Parts, Sandbox};
 use crate::spec::{Base, Gate, SandboxId, Spec, Token};
 use crate::toolchains::{self, Toolchains};
@@ -477,7 +477,7 @@ impl Provider for Local {
         self.inner.freeze(id).await
     }
 
-    async fn snapshot_live(&self, id: &SandboxId) -> Result<Snapshot, SandboxError> {
+    async fn snapshot_live(&self, id: &SandboxId) -> Result<LiveSnapshot, SandboxError> {
         let turn = self.inner.turn_of(id);
         let _turn = turn.lock().await;
         self.inner.freeze_live(id).await

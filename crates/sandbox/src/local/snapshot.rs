@@ -105,7 +105,7 @@ impl Inner {
         record::write(&folder, &record)?;
         drop(making);
         self.collect();
-        Ok(Snapshot { layers: record.below.0, entries, bytes, paused_ms: 0 })
+        Ok(Snapshot { layers: record.below.0, entries, bytes })
     }
 
     pub(super) fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError> {
