@@ -111,14 +111,17 @@ impl TestServer {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, text).unwrap();
         }
-        for arguments in [
-            vec!["init", "-q", "-b", "main"],
-            vec!["add", "-A"],
-            vec!["-c", "user.name=T", "-c", "user.email=t@x", "commit", "-qm", "as it was found"],
-        ] {
-            assert!(hob::git::run(Some(&folder), &arguments).unwrap().status.success());
-        }
+        assert!(hob::git::run(Some(&folder), &["init", "-q", "-b", "main"]).unwrap().status.success());
+        self.commit(&folder, "as it was found");
         folder
+    }
+
+    /// Commits everything that lies in a repository.
+    pub fn commit(&self, repository: &Path, message: &str) {
+        let commit = ["-c", "user.name=T", "-c", "user.email=t@x", "commit", "-qm", message];
+        for arguments in [&["add", "-A"][..], &commit] {
+            assert!(hob::git::run(Some(repository), arguments).unwrap().status.success());
+        }
     }
 
     /// Runs the command line against this server.
@@ -127,9 +130,14 @@ impl TestServer {
     }
 
     pub async fn hob_in(&self, folder: &Path, arguments: &[&str]) -> Output {
+        self.hob_within(DEADLINE, folder, arguments).await
+    }
+
+    /// The same, for what takes its time.
+    pub async fn hob_within(&self, limit: Duration, folder: &Path, arguments: &[&str]) -> Output {
         let mut hob = self.home.hob();
         hob.args(arguments).current_dir(folder).stdin(Stdio::null());
-        tokio::time::timeout(DEADLINE, hob.output()).await.expect("the command ends").unwrap()
+        tokio::time::timeout(limit, hob.output()).await.expect("the command ends").unwrap()
     }
 
     /// The same, with something on its standard input.

@@ -108,7 +108,7 @@ fn inside(folder: &str, line: &str) -> String {
 
 fn packages(text: &mut String, services: &[Found]) {
     let apt: Vec<String> = services.iter().filter_map(|found| found.kind.package()).map(quoted).collect();
-    text.push_str("\n# Installed on the base. On \"host\", this machine's own are used.\n");
+    text.push_str("\n# Installed on the base, once for an image.\n");
     match apt.is_empty() {
         true => text.push_str("# [packages]\n# apt = [\"jq\"]\n"),
         false => {
