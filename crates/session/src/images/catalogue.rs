@@ -37,6 +37,8 @@ impl Catalogue {
                     }
                     catalogue.lock().insert(image.image_id.clone(), Arc::new(image));
                 }
+                // Its server ended before there was anything to keep.
+                Ok(None) if entry.file_type().await?.is_dir() => tokio::fs::remove_dir_all(entry.path()).await?,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(folder = %entry.path().display(), "an image is passed over: {error}"),
             }

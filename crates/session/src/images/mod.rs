@@ -178,9 +178,10 @@ impl Images {
     pub(crate) async fn remove(&self, house: &House, image_id: &str) -> Result<(), String> {
         let Some(image) = self.catalogue.get(image_id) else { return Ok(()) };
         let failed = |reason: String| format!("failed to remove image {image_id}: {reason}");
-        self.catalogue.remove(image_id).await.map_err(|error| failed(error.to_string()))?;
+        // First the pin: a record without layers is built again, layers without a record would stay for ever.
         let name = SandboxId::new(image.pin())?;
-        house.deps.provider.unpin(&name).await.map_err(|error| failed(error.to_string()))
+        house.deps.provider.unpin(&name).await.map_err(|error| failed(error.to_string()))?;
+        self.catalogue.remove(image_id).await.map_err(|error| failed(error.to_string()))
     }
 
     /// All images, the oldest first.

@@ -1,4 +1,5 @@
-//! `kill -9` of the server and of the sandbox helper while sandboxes start, are put away and are removed: the next
+//! `kill -9` of the server and of the sandbox helper while sandboxes start, are put away and are removed and images are
+//! built: the next
 //! server leaves nothing behind that nobody accounts for.
 
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hob_sandbox::{Local, LocalConfig};
 use hob_scripted_model::ScriptedModel;
-use hob_session::{Engine, EngineConfig, Filter, NewSession, State};
+use hob_session::{Engine, EngineConfig, Filter, NewImage, NewSession, State};
 
 use crate::house::{LIMIT, ada, deps, prompt, repository};
 use crate::turns::fix;
@@ -19,6 +20,7 @@ const KILLS: u32 = 36;
 fn config(folder: &Path) -> EngineConfig {
     let mut config = EngineConfig::new(folder.join("data"));
     config.timeouts.suspend_after = Duration::from_millis(40);
+    config.images.rebuild_every = Duration::from_millis(100);
     config
 }
 
@@ -41,7 +43,7 @@ fn new_session(folder: &Path, text: &str) -> NewSession {
     }
 }
 
-/// The server that is killed: it makes sessions, lets them be put away, and archives them.
+/// The server that is killed: it makes sessions, lets them be put away, archives them, and builds images.
 #[test]
 #[ignore = "run by `after_any_kill_of_server_and_helper_nothing_is_left_behind`"]
 fn child_that_churns() {
@@ -54,6 +56,8 @@ fn child_that_churns() {
         for step in 0_u32.. {
             let script = ["note", "sleep", "hello"][step as usize % 3];
             engine.create(new_session(&folder, &format!("@@script:{script}@@"))).await.unwrap();
+            let repository = folder.join("repo").display().to_string();
+            engine.build_image(NewImage { repository, fresh: true, ..NewImage::default() }).await.unwrap();
             let sessions = engine.list(Filter::default(), None).await.unwrap().sessions;
             for session in sessions.iter().skip(4) {
                 engine.archive(&session.id, ada()).await.unwrap();
@@ -77,6 +81,7 @@ async fn after_any_kill_of_server_and_helper_nothing_is_left_behind() {
     engine.sweep().await.unwrap();
     let kept = account(folder, &engine).await;
     assert!(!kept.is_empty(), "some sessions are left, put away");
+    account_images(folder, &engine);
 
     engine.shutdown().await;
     local.shutdown().await.unwrap();
@@ -146,6 +151,19 @@ async fn account(folder: &Path, engine: &Engine) -> BTreeSet<String> {
     let others = || processes(folder).into_iter().filter(|line| !line.contains("helper-run")).collect();
     nothing(others).await;
     kept
+}
+
+/// Holds the images that are there against what they are made of.
+fn account_images(folder: &Path, engine: &Engine) {
+    let images = engine.images(None);
+    let known: BTreeSet<String> = images.iter().map(|image| image.image_id.clone()).collect();
+    let pins: BTreeSet<String> = known.iter().map(|id| format!("image-{id}.json")).collect();
+    assert_eq!(names(&folder.join("data/images")).difference(&known).count(), 0, "folders without a record");
+    assert_eq!(names(&folder.join("sandboxes/pins")).difference(&pins).count(), 0, "pins of no image");
+    let layers = names(&folder.join("sandboxes/layers"));
+    for image in images.iter().filter(|image| image.is_ready()) {
+        assert!(image.layers.iter().all(|layer| layers.contains(layer.as_str())), "{image:?} is not whole");
+    }
 }
 
 /// Waits until nothing is left, or says what is.
