@@ -1,9 +1,11 @@
 //! `hob-guest`: process 1 of a sandbox, and, in its other modes, what starts a sandbox.
 //!
 //! One small static program, so that it runs in any root and its start costs less than a millisecond. Each mode is a
-//! process of its own: `helper` (starts sandboxes), `stage` (one sandbox's first steps), `init` (process 1 inside),
-//! `supervise` (one command inside), `terminal` (a command that controls a terminal).
+//! process of its own: `helper` (starts sandboxes), `stage` (one sandbox's first steps), `enter` (those of a container
+//! that another program has made), `init` (process 1 inside), `supervise` (one command inside), `terminal` (a command
+//! that controls a terminal).
 
+mod entry;
 mod helper;
 mod init;
 mod passing;
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         "helper" => helper::detach(&rest),
         "helper-run" => helper::run(&rest),
         "stage" => Err(stage::run()),
+        "enter" => Err(entry::run()),
         "init" => init::run(),
         "supervise" => supervise::run(),
         "terminal" => Err(supervise::terminal(&rest)),

@@ -32,6 +32,9 @@ pub const GATEWAY_SOCKET: &str = "gateway.sock";
 /// The file in [`FOLDER`] with the [`Identity`] as JSON; read again at every dial.
 pub const IDENTITY_FILE: &str = "identity.json";
 
+/// The file in [`FOLDER`] with what a container is to be given before process 1 runs in it: [`Entered`] as JSON.
+pub const ENTRY_FILE: &str = "entry.json";
+
 /// The loopback port inside that leads to the gateway.
 pub const GATEWAY_PORT: u16 = 3128;
 
@@ -44,6 +47,17 @@ pub struct Identity {
     pub epoch: u64,
     /// The secret for this sandbox and epoch.
     pub token: String,
+}
+
+/// What a container is given that another program has made, before process 1 runs in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered {
+    /// The whole environment of process 1.
+    pub env: BTreeMap<String, String>,
+    /// The longest file that may be written.
+    pub file_bytes: u64,
+    /// The seccomp filters, as names in [`FOLDER`].
+    pub filters: Vec<String>,
 }
 
 /// The first message on every connection, from the guest.

@@ -1,4 +1,5 @@
-//! The one system call that no safe wrapper offers: shifting the owners that a mount shows, and who may write through it.
+//! The system calls that no safe wrapper offers: shifting the owners that a mount shows, who may write through it, and
+//! filtering system calls.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -63,4 +64,32 @@ fn mount_setattr(mount: BorrowedFd<'_>, flags: libc::c_int, attr: &mut MountAttr
         return Ok(());
     }
     Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+}
+
+/// Lets a seccomp program decide on every system call of this thread from here on, and of all that it starts.
+///
+/// # Errors
+/// These bytes are no program, or the kernel does not take it.
+pub(crate) fn filter_system_calls(program: &[u8]) -> Result<(), Errno> {
+    let (instructions, rest) = program.as_chunks::<{ size_of::<libc::sock_filter>() }>();
+    let mut filter: Vec<libc::sock_filter> = instructions.iter().map(instruction).collect();
+    let len = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
+    if len == 0 || !rest.is_empty() {
+        return Err(Errno::INVAL);
+    }
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` is a live, initialised structure that says how many instructions `filter` has; the kernel copies
+    // both during the call and keeps neither address.
+    #[expect(unsafe_code, reason = "rustix has no seccomp")]
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+}
+
+/// `struct sock_filter` in this machine's byte order.
+fn instruction([c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]) -> libc::sock_filter {
+    let (code, k) = (u16::from_ne_bytes([*c0, *c1]), u32::from_ne_bytes([*k0, *k1, *k2, *k3]));
+    libc::sock_filter { code, jt: *jt, jf: *jf, k }
 }
