@@ -4,19 +4,42 @@
 //! has lost: as long as its free space has fallen by less than a sandbox may still write, that sandbox is within its
 //! limit, and one `statfs` answers for all of them.
 
+use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 
 /// Even where the free space says that all is well, somebody else may have given back what a sandbox took.
 const REMEASURE: Duration = Duration::from_secs(30);
+
+/// What a sandbox has written, wherever its provider keeps that.
+#[async_trait]
+pub(crate) trait Written: fmt::Debug + Send + Sync {
+    /// How many bytes it takes on disk.
+    async fn bytes(&self) -> io::Result<u64>;
+}
+
+/// A folder of this machine.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+#[async_trait]
+impl Written for Folder {
+    async fn bytes(&self) -> io::Result<u64> {
+        let folder = self.0.clone();
+        tokio::task::spawn_blocking(move || used_bytes(&folder)).await?
+    }
+}
 
 /// Bytes that a folder's files take on disk. Sparse files count by what they hold; files with two names count twice.
 ///
 /// # Errors
 /// The folder cannot be read. What vanishes while it is measured is left out.
-pub(crate) fn used_bytes(folder: &Path) -> std::io::Result<u64> {
+pub(crate) fn used_bytes(folder: &Path) -> io::Result<u64> {
     let mut open = vec![folder.to_owned()];
     let mut used = 0;
     while let Some(folder) = open.pop() {
@@ -38,7 +61,7 @@ pub(crate) fn used_bytes(folder: &Path) -> std::io::Result<u64> {
 }
 
 /// Free bytes of the file system under a folder.
-pub(crate) fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+pub(crate) fn free_bytes(folder: &Path) -> io::Result<u64> {
     let fs = rustix::fs::statvfs(folder)?;
     Ok(fs.f_bavail * fs.f_frsize)
 }

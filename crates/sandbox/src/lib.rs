@@ -10,12 +10,14 @@ mod cgroup;
 mod command;
 mod disk;
 mod filter;
+mod folder;
 mod freezer;
 mod helper;
 mod hex;
 mod host;
 mod ids;
 pub mod image;
+mod inside;
 mod layer;
 mod link;
 mod local;
@@ -27,6 +29,7 @@ mod sandbox;
 mod socket;
 mod spec;
 mod toolchains;
+mod watched;
 mod whole;
 
 pub use command::{

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cgroup;
 use crate::command::{Command, Entry, Exit, FileKind, ProcessId, ProcessInfo, SandboxEvent, Stat, Stats};
-use crate::disk;
+use crate::disk::Written;
 use crate::link::{Answer, Link};
 use crate::process::{Feed, Process};
 use crate::provider::SandboxError;
@@ -37,8 +37,8 @@ pub(crate) struct Parts {
     pub(crate) link: Arc<Link>,
     /// Its control groups.
     pub(crate) groups: Vec<PathBuf>,
-    /// The folder of the layer that it writes to.
-    pub(crate) layer: PathBuf,
+    /// What it has written.
+    pub(crate) written: Arc<dyn Written>,
     /// What of its files could not be used at its start.
     pub(crate) lost: Option<String>,
     pub(crate) limits: Limits,
@@ -242,13 +242,7 @@ impl Sandbox {
     /// # Errors
     /// The host could not measure its layers.
     pub async fn stats(&self) -> Result<Stats, SandboxError> {
-        let parts = Arc::clone(&self.parts);
-        let measured = tokio::task::spawn_blocking(move || {
-            let disk_bytes = disk::used_bytes(&parts.layer).ok();
-            Stats { disk_bytes, ..cgroup::stats(&parts.groups) }
-        });
-        let lost = |error| SandboxError::Lost { id: self.id().clone(), reason: format!("measuring failed: {error}") };
-        measured.await.map_err(lost)
+        Ok(Stats { disk_bytes: self.parts.written.bytes().await.ok(), ..self.usage() })
     }
 
     /// What it uses now, as far as the kernel counts it: all but the disk, which would have to be walked.

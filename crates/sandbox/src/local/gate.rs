@@ -4,6 +4,7 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hob_guest::launch::Cgroup;
 use hob_guest::protocol::Identity;
@@ -60,7 +61,7 @@ impl Inner {
         let writer = Sandbox::new(Parts {
             link,
             groups: parts.groups.clone(),
-            layer: parts.layer.clone(),
+            written: Arc::clone(&parts.written),
             lost: None,
             limits: parts.limits,
             gate: tokio::sync::watch::Sender::new(Gate::Open),

@@ -46,7 +46,7 @@ use crate::provider::{Capabilities, Listed, LiveSnapshot, Provider, SandboxError
 use crate::sandbox::{Parts, Sandbox};
 use crate::spec::{Base, Gate, SandboxId, Spec, Token};
 use crate::toolchains::{self, Toolchains};
-use crate::{filter, program, socket};
+use crate::{disk, filter, folder, program, socket};
 use plan::{Plan, Top};
 use record::Record;
 
@@ -158,7 +158,7 @@ impl Inner {
         let filters = record::write_filters(&folder.join("bin"), &filter::programs().map_err(machine)?)?;
         let toolchains = config.toolchains.as_deref().map(toolchains::find).unwrap_or_default();
         let slots = record::slots(&folder);
-        let prefix = format!("hob-{}", record::folder_name(&folder));
+        let prefix = format!("hob-{}", folder::name(&folder));
         let inner = Self {
             cgroups: Cgroups::probe(&prefix),
             bwrap,
@@ -293,7 +293,9 @@ impl Inner {
         let sandbox = Sandbox::new(Parts {
             link,
             groups: record.groups.clone(),
-            layer: record.layer.as_ref().map(|id| self.layers.folder_of(id)).unwrap_or_default(),
+            written: Arc::new(disk::Folder(
+                record.layer.as_ref().map(|id| self.layers.folder_of(id)).unwrap_or_default(),
+            )),
             lost: record.lost.clone(),
             limits: record.spec.limits,
             gate: tokio::sync::watch::Sender::new(gate),
@@ -456,7 +458,7 @@ impl Provider for Local {
     async fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         let helper = self.inner.helper().await?;
         let running = helper.running().await.map_err(|reason| SandboxError::Machine { reason })?;
-        let ids = record::list(&self.inner.folder)?;
+        let ids = folder::sandboxes(&self.inner.folder)?;
         Ok(ids.into_iter().map(|id| Listed { running: running.contains_key(id.as_str()), id }).collect())
     }
 

@@ -12,25 +12,9 @@ use hob_guest::protocol::FOLDER;
 use super::Inner;
 use super::record::Record;
 use crate::host::HostBase;
+use crate::inside;
 use crate::provider::SandboxError;
 use crate::spec::{Base, Gate, Mount, WORKSPACE};
-
-/// What installing packages and running services needs, inside the sandbox's own user namespace.
-const CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETGID",
-    // Given up by the guest as soon as it has limited what can ever be had below it.
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A plan in the making.
 pub(super) struct Plan<'a> {
@@ -205,7 +189,7 @@ impl Plan<'_> {
         add(&["--proc", "/proc"]);
         add(&["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
         add(&["--hostname", id, "--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]);
-        for capability in CAPABILITIES {
+        for capability in inside::CAPABILITIES {
             add(&["--cap-add", capability]);
         }
         add(&["--chdir", "/", "--", &format!("{FOLDER}/guest"), "init"]);
@@ -219,27 +203,10 @@ impl Plan<'_> {
             path.extend(self.inner.toolchains.path.iter().map(String::as_str));
             env.extend(self.inner.toolchains.env.clone());
         }
-        path.extend(["/root/.cargo/bin", "/root/.local/bin", "/root/go/bin", PATH]);
-        let own = [
-            ("PATH", path.join(":")),
-            ("HOME", "/root".to_owned()),
-            ("USER", "root".to_owned()),
-            ("LOGNAME", "root".to_owned()),
-            ("SHELL", "/bin/bash".to_owned()),
-            ("LANG", "C.UTF-8".to_owned()),
-            ("TERM", "xterm-256color".to_owned()),
-        ];
-        env.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        if self.record.spec.gateway.is_some() && !self.is_writer() {
-            let proxy = format!("http://127.0.0.1:{}", hob_guest::protocol::GATEWAY_PORT);
-            for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-                env.extend([(name.to_owned(), proxy.clone()), (name.to_lowercase(), proxy.clone())]);
-            }
-            let direct = "localhost,127.0.0.1,::1".to_owned();
-            env.extend([("NO_PROXY".to_owned(), direct.clone()), ("no_proxy".to_owned(), direct)]);
-            env.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
-        }
-        env.extend(self.record.spec.env.clone());
+        path.extend(["/root/.cargo/bin", "/root/.local/bin", "/root/go/bin", inside::PATH]);
+        let spec = &self.record.spec;
+        let reaches_gateway = spec.gateway.is_some() && !self.is_writer();
+        env.extend(inside::environment(spec, &path.join(":"), reaches_gateway));
         env
     }
 }

@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hob_guest::protocol::{IDENTITY_FILE, Identity};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
-use crate::hex::hex;
+use crate::folder;
 use crate::layer::{Chain, LayerId, Moment};
 use crate::provider::SandboxError;
-use crate::spec::{SandboxId, Spec};
+use crate::spec::Spec;
 use crate::whole;
 
 const FILE: &str = "record.json";
@@ -84,13 +83,6 @@ pub(super) fn prepare_folder(folder: &Path) -> Result<PathBuf, SandboxError> {
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(SandboxError::io("close", folder))?;
     fs::canonicalize(folder).map_err(SandboxError::io("find", folder))
-}
-
-/// A short name for a data folder: its inode tells two on one machine apart, also after a move.
-pub(super) fn folder_name(folder: &Path) -> String {
-    let text =
-        fs::metadata(folder).map_or_else(|_| folder.display().to_string(), |m| format!("{}:{}", m.dev(), m.ino()));
-    hex(&Sha256::digest(text)[..4])
 }
 
 /// Writes the seccomp programs and returns their paths.
@@ -167,17 +159,9 @@ pub(super) fn write_identity(run: &Path, identity: &Identity) -> Result<(), Sand
     whole::replace(&path, &bytes, 0o600).map_err(SandboxError::io("write", &path))
 }
 
-/// Names of the sandboxes that have files.
-pub(super) fn list(folder: &Path) -> Result<Vec<SandboxId>, SandboxError> {
-    let folder = folder.join("sandboxes");
-    let entries = fs::read_dir(&folder).map_err(SandboxError::io("list", &folder))?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter_map(|name| SandboxId::new(name).ok()).collect::<BTreeSet<_>>().into_iter().collect())
-}
-
 /// Ranges of IDs that sandboxes have.
 pub(super) fn slots(folder: &Path) -> BTreeSet<u32> {
-    let ids = list(folder).unwrap_or_default();
+    let ids = folder::sandboxes(folder).unwrap_or_default();
     let records = ids.iter().filter_map(|id| read(&folder.join("sandboxes").join(id.as_str())).ok().flatten());
     records.map(|record| record.slot).collect()
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use super::Inner;
 use super::record::{self, Record};
 use super::stand::Stand;
+use crate::folder;
 use crate::layer::{CHAIN_LEN_MAX, Chain, LayerId};
 use crate::provider::{SandboxError, Snapshot};
 use crate::spec::SandboxId;
@@ -142,7 +143,7 @@ impl Inner {
     fn try_collect(&self) -> Result<(), SandboxError> {
         let _in_use = self.layers_in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let mut needed = self.pinned()?;
-        for id in record::list(&self.folder)? {
+        for id in folder::sandboxes(&self.folder)? {
             // A record that cannot be read may need any layer.
             let record = record::read(&self.folder_of(&id))?;
             needed.extend(record.into_iter().flat_map(Record::layers));

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
-use crate::cgroup;
 use crate::command::SandboxEvent;
-use crate::disk::{self, Gauge};
+use crate::disk;
 use crate::helper::Ended;
 use crate::sandbox::Sandbox;
 use crate::spec::SandboxId;
+use crate::watched::{Watched, tell};
 
 /// How often limits are looked at. A sandbox can write for this long beyond its limit.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -47,16 +47,9 @@ fn take(handles: &mut BTreeMap<SandboxId, Sandbox>, which: impl Fn(&SandboxId) -
     ids.iter().filter_map(|id| handles.remove(id)).collect()
 }
 
-/// What was last known of one sandbox.
-struct Known {
-    gauge: Gauge,
-    oom_kills: u64,
-    refusals: u64,
-}
-
 /// Watches the limits of all sandboxes that have a handle.
 pub(super) async fn limits(inner: Weak<Inner>, stop: CancellationToken) {
-    let mut known: HashMap<SandboxId, Known> = HashMap::new();
+    let mut known: HashMap<SandboxId, Watched> = HashMap::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
@@ -71,50 +64,22 @@ pub(super) async fn limits(inner: Weak<Inner>, stop: CancellationToken) {
         };
         known.retain(|id, _| open.iter().any(|sandbox| sandbox.id() == id));
         for sandbox in &open {
-            let limit = sandbox.parts().limits.disk_bytes;
-            let known = known.entry(sandbox.id().clone()).or_insert_with(|| Known {
-                gauge: Gauge::new(limit),
-                oom_kills: 0,
-                refusals: 0,
-            });
-            look_at_groups(sandbox, known);
+            let known = known.entry(sandbox.id().clone()).or_insert_with(|| Watched::new(sandbox));
+            known.look_at_groups(sandbox);
             look_at_disk(sandbox, writers.get(sandbox.id()), &folder, known).await;
         }
     }
 }
 
-fn tell(sandbox: &Sandbox, event: SandboxEvent) {
-    tracing::info!(sandbox.id = %sandbox.id(), "a limit was reached: {event:?}");
-    // Nobody listening is no loss.
-    drop(sandbox.parts().events.send(event));
-}
-
-fn look_at_groups(sandbox: &Sandbox, known: &mut Known) {
-    let groups = &sandbox.parts().groups;
-    let kills = cgroup::stats(groups).oom_kills.unwrap_or_default();
-    if kills > known.oom_kills {
-        known.oom_kills = kills;
-        tell(sandbox, SandboxEvent::OutOfMemory { kills });
-    }
-    let refusals = cgroup::refused_processes(groups).unwrap_or_default();
-    if refusals > known.refusals {
-        known.refusals = refusals;
-        tell(sandbox, SandboxEvent::ProcessesFull { refusals });
-    }
-}
-
-async fn look_at_disk(sandbox: &Sandbox, writer: Option<&Sandbox>, folder: &Path, known: &mut Known) {
+async fn look_at_disk(sandbox: &Sandbox, writer: Option<&Sandbox>, folder: &Path, known: &mut Watched) {
     let now = Instant::now();
     let Ok(free) = disk::free_bytes(folder) else { return };
     if !known.gauge.is_due(free, now) && free > RESERVE {
         return;
     }
-    let parts = Arc::clone(sandbox.parts());
-    let measured = tokio::task::spawn_blocking(move || disk::used_bytes(&parts.layer)).await;
-    let used = match measured {
-        Ok(Ok(used)) => used,
-        Ok(Err(error)) => return tracing::warn!(sandbox.id = %sandbox.id(), "failed to measure its layer: {error}"),
-        Err(error) => return tracing::error!(sandbox.id = %sandbox.id(), "failed to measure its layers: {error}"),
+    let used = match sandbox.parts().written.bytes().await {
+        Ok(used) => used,
+        Err(error) => return tracing::warn!(sandbox.id = %sandbox.id(), "failed to measure its layer: {error}"),
     };
     if known.gauge.measure(used, free, now) {
         for handle in writer.into_iter().chain([sandbox]) {
