@@ -222,6 +222,16 @@ impl Cgroups {
     }
 }
 
+/// The groups of a process that somebody else has made.
+pub(crate) fn of_process(pid: u32) -> Vec<PathBuf> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mountinfo = read("/proc/self/mountinfo");
+    let controllers = v2_mount(&mountinfo).map(|mount| read(&format!("{mount}/cgroup.controllers")));
+    let layout = detect(&read(&format!("/proc/{pid}/cgroup")), &mountinfo, &controllers.unwrap_or_default());
+    let groups = [layout.cpu_count, layout.memory, layout.processes].into_iter().flatten();
+    groups.map(|hierarchy| hierarchy.own).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// On version 2 the root has no such files, and every other group has those of its parent.
 fn has_file(version: Version, parent: &Path, file: &str) -> bool {
     parent.join(file).exists()

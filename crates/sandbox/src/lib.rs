@@ -2,13 +2,14 @@
 //!
 //! # Architecture invariant
 //!
-//! No word of sessions, agents or git, and of HTTP only what fetches an image. Namespaces are entered by the helper and its
-//! single-threaded children, never by the server. What the guest says is untrusted input: bounded, typed, never a panic
-//! here.
+//! No word of sessions, agents or git, and of HTTP only what fetches an image or asks a container daemon. Namespaces are
+//! entered by the helper and its single-threaded children, never by the server. What the guest says is untrusted input:
+//! bounded, typed, never a panic here.
 
 mod cgroup;
 mod command;
 mod disk;
+mod docker;
 mod filter;
 mod folder;
 mod freezer;
@@ -35,6 +36,7 @@ mod whole;
 pub use command::{
     Command, Entry, Exit, FileKind, Output, ProcessEvent, ProcessId, ProcessInfo, SandboxEvent, Size, Stat, Stats,
 };
+pub use docker::{Docker, DockerConfig};
 pub use layer::LayerId;
 pub use local::{Local, LocalConfig};
 pub use probe::{Finding, Grade};

@@ -36,7 +36,7 @@ pub enum Grade {
 }
 
 impl Finding {
-    fn new(name: &str, grade: Grade, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn new(name: &str, grade: Grade, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         let fix = if grade == Grade::Ok { String::new() } else { fix.into() };
         Self { name: name.to_owned(), grade, detail: detail.into(), fix }
     }

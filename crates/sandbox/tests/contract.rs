@@ -8,6 +8,10 @@ mod barriers;
 #[path = "contract/commands.rs"]
 mod commands;
 mod common;
+#[path = "contract/containers.rs"]
+mod containers;
+#[path = "contract/daemon.rs"]
+mod daemon;
 #[path = "contract/house.rs"]
 mod house;
 #[path = "contract/life.rs"]
@@ -59,4 +63,15 @@ macro_rules! suite {
 
 mod local {
     suite!(crate::house::Kind::Local);
+}
+
+mod docker {
+    suite!(crate::house::Kind::Docker);
+    suite! { crate::house::Kind::Docker;
+        containers: a_removed_container_is_told_and_its_snapshot_stands_in,
+        containers: a_sweep_removes_what_no_record_speaks_of_and_nothing_that_runs,
+        containers: the_daemon_is_told_no_token_and_no_variable,
+        containers: this_machines_own_system_is_refused_with_a_word_that_helps,
+        containers: unpacked_layers_are_a_base_as_they_would_be_mounted,
+    }
 }

@@ -14,7 +14,7 @@ use rustix::fs::XattrFlags;
 use super::attributes::{self, OPAQUE};
 
 /// Merges upper folders, lowest first, into `target`, which is there and empty.
-pub(super) fn merge(lowest_first: &[&Path], target: &Path) -> io::Result<()> {
+pub(crate) fn merge(lowest_first: &[&Path], target: &Path) -> io::Result<()> {
     lowest_first.iter().try_for_each(|tree| lay(tree, target))
 }
 

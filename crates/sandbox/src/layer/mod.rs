@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use chain::Chain;
 pub(crate) use copy::Moment;
 pub(crate) use manifest::{Left, boot_id};
+pub(crate) use merge::merge;
 
 use crate::provider::SandboxError;
 use crate::spec::SandboxId;
@@ -48,7 +49,7 @@ pub(crate) const CHAIN_LEN_MAX: usize = 32;
 pub struct LayerId(String);
 
 impl LayerId {
-    fn new(sandbox: &SandboxId, number: u64) -> Self {
+    pub(crate) fn new(sandbox: &SandboxId, number: u64) -> Self {
         Self(format!("{sandbox}.{number}"))
     }
 
@@ -161,7 +162,7 @@ impl Layers {
         let target = self.tree_of(&merged.id);
         let trees: Vec<PathBuf> = chain.iter().rev().map(|id| self.tree_of(id)).collect();
         let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
-        merge::merge(&trees, &target).map_err(SandboxError::io("merge layers into", &target))?;
+        merge(&trees, &target).map_err(SandboxError::io("merge layers into", &target))?;
         self.freeze(&merged.id)?;
         Ok(merged)
     }

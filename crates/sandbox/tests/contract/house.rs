@@ -3,19 +3,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use hob_sandbox::{Base, Local, LocalConfig, Provider, Sandbox, SandboxId, Spec, Token};
+use hob_sandbox::{Base, Docker, DockerConfig, Local, LocalConfig, Provider, Sandbox, SandboxId, Spec, Token};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::common;
+use crate::daemon;
 use crate::root;
 
 /// What is put through the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Local,
+    Docker,
 }
 
 /// A provider and its data folder.
@@ -28,6 +31,9 @@ pub struct House {
 
 /// Runs a check in a house of this kind; says so and returns where this machine has none.
 pub async fn within(kind: Kind, check: impl AsyncFnOnce(&mut House)) {
+    if kind == Kind::Docker && daemon::socket().is_none() {
+        return;
+    }
     let folder = tempfile::Builder::new().prefix("hob-test-").tempdir().unwrap();
     let (provider, local) = open(kind, &folder.path().join("data")).await;
     let mut house = House { kind, provider, local, folder };
@@ -40,6 +46,13 @@ async fn open(kind: Kind, data: &Path) -> (Arc<dyn Provider>, Option<Local>) {
         Kind::Local => {
             let local = Local::open(LocalConfig::new(data)).await.expect("sandboxes work on this machine");
             (Arc::new(local.clone()), Some(local))
+        }
+        Kind::Docker => {
+            let socket = daemon::socket().unwrap();
+            let runtime = std::env::var("HOB_TEST_DOCKER_RUNTIME").ok();
+            let config = DockerConfig { data_dir: data.to_owned(), socket, runtime, image: None };
+            let docker = Docker::open(config).await.unwrap_or_else(|error| panic!("failed to {error}"));
+            (Arc::new(docker), None)
         }
     }
 }
@@ -86,7 +99,8 @@ impl House {
 
     /// Seconds to sleep that nobody else on this machine sleeps for, but for their last digit.
     pub fn nap(&self) -> String {
-        format!("9{:07}{}", std::process::id(), self.kind as u8)
+        static NAPS: AtomicU32 = AtomicU32::new(0);
+        format!("9{:07}{:03}", std::process::id(), NAPS.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Kills every process of a sandbox without a word to its provider.
@@ -101,6 +115,7 @@ impl House {
                     }
                 }
             }
+            Kind::Docker => daemon::kill(&self.data(), id),
         }
     }
 
@@ -117,21 +132,35 @@ impl House {
         match self.kind {
             Kind::Local => {
                 left.extend(named("layers", &format!("{id}.")));
-                left.extend(
-                    groups(&self.data().join("sandboxes").join(id.as_str())).iter().map(|g| g.display().to_string()),
-                );
+                let groups = groups(&self.data().join("sandboxes").join(id.as_str()));
+                left.extend(groups.iter().map(|group| group.display().to_string()));
             }
+            Kind::Docker => left.extend(daemon::left(&self.data(), id)),
         }
         left
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
     async fn close(self) {
-        if let Some(local) = &self.local {
-            local.shutdown().await.unwrap();
+        match &self.local {
+            Some(local) => local.shutdown().await.unwrap(),
+            None => {
+                for listed in self.provider.list().await.unwrap() {
+                    self.provider.destroy(&listed.id).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // Of a check that failed.
+        if self.kind == Kind::Docker && std::thread::panicking() {
+            daemon::remove_all(&self.data());
         }
     }
 }

@@ -5,8 +5,8 @@ use hob_sandbox::{Snapshot, Spec};
 use crate::common::{id, ok};
 use crate::house::House;
 
-/// Everything about the workspace that a person or a program could notice.
-const LOOK: &str = "cd /workspace && find . -printf '%p %y %m %U:%G %s %T@ %l\\n' | grep -v '^. ' | sort; \
+/// Everything about the workspace that a person or a program could notice; times to the second, as images keep no more.
+const LOOK: &str = "cd /workspace && find . -mindepth 1 -exec stat -c '%N %F %a %u:%g %s %h %Y' {} + | sort; \
                     find . -type f -exec sha256sum {} + | sort";
 
 /// Makes files of every kind, some owned by others, some old.
