@@ -1,7 +1,11 @@
-//! What every kind of sandbox can do: the seam for `local` now, `docker` and `kubernetes` later.
+//! What every kind of sandbox can do: the seam between those who want sandboxes and those who make them.
 //!
 //! A provider only makes, finds and ends sandboxes. Commands, terminals, files and ports ride on the connection that
 //! the guest opens, which is the same for every provider: see [`Sandbox`].
+//!
+//! `local` and `docker` make them on this machine. One that makes them elsewhere, such as in a Kubernetes cluster, has to
+//! give its guest two things: a way to the server, and who it is. What a [`Spec`] names of this machine (the workspace,
+//! mounts, the gateway's socket) it carries over the connection that the guest has opened.
 
 use std::path::{Path, PathBuf};
 

@@ -234,9 +234,14 @@ impl Provider for Docker {
     }
 
     async fn create(&self, spec: Spec) -> Result<Sandbox, SandboxError> {
-        let turn = self.inner.turn_of(&spec.id);
-        let _turn = turn.lock().await;
-        self.inner.start(spec).await
+        let inner = Arc::clone(&self.inner);
+        // A large base or workspace takes its time once. Whoever gives up waiting finds it there at the next try.
+        let starting = self.inner.tasks.spawn(async move {
+            let turn = inner.turn_of(&spec.id);
+            let _turn = turn.lock().await;
+            inner.start(spec).await
+        });
+        starting.await.unwrap_or_else(|error| Err(SandboxError::Machine { reason: error.to_string() }))
     }
 
     async fn attach(&self, id: &SandboxId, epoch: u64, token: Token) -> Result<Option<Sandbox>, SandboxError> {
@@ -293,11 +298,9 @@ impl Provider for Docker {
         let turn = self.inner.turn_of(id);
         let _turn = turn.lock().await;
         self.inner.end(id, "it was destroyed").await?;
-        let folder = self.inner.folder_of(id);
-        if let Some(container) = record::read(&folder)?.and_then(|record| record.container) {
-            self.inner.remove_container(&container).await?;
-        }
-        record::remove(&folder)?;
+        // By its name: also one that a crash left before its record knew of it.
+        self.inner.remove_container(&container::name(&self.inner.instance, id.as_str())).await?;
+        record::remove(&self.inner.folder_of(id))?;
         self.inner.collect().await;
         Ok(())
     }
