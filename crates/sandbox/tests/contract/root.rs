@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What the suite's shell lines use.
-const PROGRAMS: &str = "sh bash cat chmod chown cp env false find grep head id ln ls mkdir mkfifo mount mv perl printf rm \
-                        seq setsid sha256sum sleep sort stat stty tail timeout touch tr true tty unshare wc";
+/// What the suite's shell lines use, and git, which every session uses.
+const PROGRAMS: &str = "sh bash awk basename cat chmod chown cp cut date diff dirname env false find git grep head \
+                        id ln ls mkdir mkfifo mktemp mount mv perl printf rm rmdir sed seq setsid sha256sum sleep \
+                        sort stat stty tail timeout touch tar tr true tty unshare wc";
 
 /// Copies the programs with the libraries that they name, and the part of Perl that Debian calls essential.
 const MAKE: &str = r#"
@@ -33,7 +34,7 @@ done
 pub fn root() -> PathBuf {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("contract-root-1");
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("contract-root-3");
         if !target.is_dir() {
             let half = target.with_extension(std::process::id().to_string());
             let mut make = Command::new("bash");

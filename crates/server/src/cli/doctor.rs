@@ -64,7 +64,10 @@ async fn findings(context: &Context) -> Vec<Finding> {
     let mut findings = Vec::new();
     match context.data_dir() {
         Ok(data_dir) => {
-            findings.extend(crate::wiring::sandboxes::probe(&data_dir).await.into_iter().map(Finding::from));
+            // A configuration that cannot be read is a finding of its own, below.
+            let sandbox = context.config().map(|config| config.sandbox).unwrap_or_default();
+            let found = crate::wiring::sandboxes::probe(&sandbox, &data_dir).await;
+            findings.extend(found.into_iter().map(Finding::from));
         }
         Err(error) => findings.push(Finding::new("data folder", Status::Missing, error.to_string(), None)),
     }

@@ -56,12 +56,35 @@ pub const KEYS: &[Key] = &[
     key("session.agent_idle", "time", "`\"15m\"`", "Longest silence of an agent in a turn."),
     key("session.answer_deadline", "time", "`\"10m\"`", "How long an agent waits for a person's answer."),
     key("session.suspend_after", "time", "`\"10m\"`", "How long a sandbox stays up with nothing to do."),
-    key("sandbox.provider", "`\"local\"`", "`\"local\"`", "What makes sandboxes."),
+    key(
+        "sandbox.provider",
+        "`\"local\"` or `\"docker\"`",
+        "`\"local\"`",
+        "What makes sandboxes: `local` by namespaces of this machine, without a daemon; `docker` by a Docker or Podman daemon on it, as containers.",
+    ),
     key("sandbox.cpus", "number", "`2.0`", "Processor time, in cores."),
     key("sandbox.memory", "size", "`\"4GiB\"`", "Memory, page cache included."),
     key("sandbox.processes", "number", "`4096`", "Processes and threads at once."),
     key("sandbox.disk", "size", "`\"10GiB\"`", "What a sandbox may write."),
     key("sandbox.start_deadline", "time", "`\"1m\"`", "Longest wait for a sandbox to come up."),
+    key(
+        "sandbox.docker.socket",
+        "path",
+        "`\"/var/run/docker.sock\"`",
+        "The daemon's unix socket, where `sandbox.provider` is `\"docker\"`. Podman's is `/run/podman/podman.sock`, or `podman/podman.sock` in `$XDG_RUNTIME_DIR`.",
+    ),
+    key(
+        "sandbox.docker.runtime",
+        "name",
+        "the daemon's own",
+        "The runtime of the containers, as the daemon knows it: `\"runsc\"` for gVisor (registered with `--host-uds=create`), or one of Kata's.",
+    ),
+    key(
+        "sandbox.docker.image",
+        "name",
+        "none",
+        "The image that the daemon has for repositories whose environment names no base. It stands for this machine's own system, which a container cannot have, and needs git. Without it such repositories are refused.",
+    ),
     key(
         "capacity.sandboxes",
         "number",
@@ -262,6 +285,9 @@ mod tests {
         email = "e"
         [session]
         model = "ID"
+        [sandbox.docker]
+        runtime = "runsc"
+        image = "i"
         [capacity]
         sandboxes = 1
         memory = "1GiB"

@@ -170,6 +170,8 @@ pub struct Sandbox {
     pub disk: ByteSize,
     /// Longest wait for a sandbox to come up.
     pub start_deadline: Timespan,
+    /// How containers are made, where they are the sandboxes.
+    pub docker: Docker,
 }
 
 impl Default for Sandbox {
@@ -181,7 +183,28 @@ impl Default for Sandbox {
             processes: 4_096,
             disk: ByteSize(10 << 30),
             start_deadline: Timespan::from_secs(60),
+            docker: Docker::default(),
         }
+    }
+}
+
+/// `[sandbox.docker]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Docker {
+    /// The daemon's unix socket.
+    pub socket: PathBuf,
+    /// The runtime of the containers; the daemon's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The image that stands for this machine's own system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self { socket: "/var/run/docker.sock".into(), runtime: None, image: None }
     }
 }
 
@@ -259,6 +282,8 @@ pub struct Registry {
 pub enum SandboxProvider {
     /// Namespaces of this machine.
     Local,
+    /// Containers of a daemon.
+    Docker,
 }
 
 /// `[egress]`.

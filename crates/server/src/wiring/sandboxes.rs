@@ -4,15 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use hob_sandbox::{Finding, Local, LocalConfig, Provider};
+use hob_sandbox::{Docker, DockerConfig, Finding, Local, LocalConfig, Provider, SandboxError};
 use hob_session::Capacity;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config, SandboxProvider};
 
-/// Where sandboxes have their files.
+/// Where sandboxes of this machine's own have their files.
 pub fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join("sandboxes")
+}
+
+/// Where the server keeps what it knows of containers, whose files the daemon has.
+fn containers_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("containers")
 }
 
 /// Opens the provider of sandboxes, and prepares what the first one would wait for in the background.
@@ -20,21 +25,32 @@ pub fn folder(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// What this machine lacks, in words.
 pub async fn open(config: &Config, data_dir: &Path, tasks: &TaskTracker) -> Result<Arc<dyn Provider>, String> {
-    match config.sandbox.provider {
-        SandboxProvider::Local => {
-            let local = Local::open(LocalConfig::new(folder(data_dir))).await.map_err(|error| error.to_string())?;
-            for (limit, reason) in local.capabilities().unheld {
-                tracing::warn!("sandboxes run without a limit on {limit:?}: {reason}");
-            }
-            let warmed = local.clone();
-            tasks.spawn(async move {
-                if let Err(error) = warmed.warm().await {
-                    tracing::warn!("failed to {error}: the first sandbox takes longer, or says why it cannot start");
-                }
-            });
-            Ok(Arc::new(local))
-        }
+    let opened = match config.sandbox.provider {
+        SandboxProvider::Local => local(data_dir, tasks).await,
+        SandboxProvider::Docker => docker(&config.sandbox.docker, data_dir).await,
+    };
+    let provider = opened.map_err(|error| error.to_string())?;
+    for (limit, reason) in provider.capabilities().unheld {
+        tracing::warn!("sandboxes run without a limit on {limit:?}: {reason}");
     }
+    Ok(provider)
+}
+
+async fn local(data_dir: &Path, tasks: &TaskTracker) -> Result<Arc<dyn Provider>, SandboxError> {
+    let local = Local::open(LocalConfig::new(folder(data_dir))).await?;
+    let warmed = local.clone();
+    tasks.spawn(async move {
+        if let Err(error) = warmed.warm().await {
+            tracing::warn!("failed to {error}: the first sandbox takes longer, or says why it cannot start");
+        }
+    });
+    Ok(Arc::new(local))
+}
+
+async fn docker(config: &config::Docker, data_dir: &Path) -> Result<Arc<dyn Provider>, SandboxError> {
+    let config::Docker { socket, runtime, image } = config.clone();
+    let config = DockerConfig { data_dir: containers_folder(data_dir), socket, runtime, image };
+    Ok(Arc::new(Docker::open(config).await?))
 }
 
 /// How large this machine is.
@@ -72,9 +88,15 @@ pub fn capacity(config: &config::Capacity, machine: &Machine) -> Capacity {
     }
 }
 
-/// What this machine has and lacks for sandboxes.
-pub async fn probe(data_dir: &Path) -> Vec<Finding> {
-    Local::probe(&folder(data_dir)).await
+/// What this machine has and lacks for the sandboxes that are configured.
+pub async fn probe(config: &config::Sandbox, data_dir: &Path) -> Vec<Finding> {
+    match config.provider {
+        SandboxProvider::Local => Local::probe(&folder(data_dir)).await,
+        SandboxProvider::Docker => {
+            let config::Docker { socket, runtime, image } = &config.docker;
+            Docker::probe(socket, runtime.as_deref(), image.as_deref()).await
+        }
+    }
 }
 
 #[cfg(test)]
