@@ -261,6 +261,20 @@ async fn an_environment_is_drafted_once_and_checked_before_it_is_committed() {
 }
 
 #[tokio::test]
+async fn an_agent_can_be_asked_to_finish_an_environment() {
+    let server = TestServer::start().await;
+    let repository = server.repository_of(&[("Makefile", "test:\n\ttrue\n")]);
+    let run = server.hob_in(&repository, &["env", "init", "--finish"]).await;
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let sessions = server.get("/api/v1/sessions").await;
+    assert_eq!(
+        sessions["sessions"][0]["title"].as_str().map(|title| title.starts_with("Finish .hob/environment.toml")),
+        Some(true)
+    );
+    assert!(!repository.join(".hob").exists(), "the agent's work is on a branch");
+}
+
+#[tokio::test]
 async fn an_environment_is_built_from_nothing_and_its_checks_run_in_it() {
     let server = TestServer::start().await;
     let environment = "warm = 'echo warmed > warm.txt'\n[[checks]]\nname = 'test'\ncommand = 'cat warm.txt'\n\

@@ -168,6 +168,8 @@ pub struct Timeouts {
     pub push: Duration,
     /// An idle sandbox is put away after this.
     pub suspend_after: Duration,
+    /// From one question to a sandbox whether it is there to the next; after three without an answer it is ended.
+    pub heartbeat: Duration,
     /// From one search for what a crash left behind to the next.
     pub sweep: Duration,
     /// How long a turn waits for room on a full disk before it is given up.
@@ -188,6 +190,7 @@ impl Default for Timeouts {
             commit: Duration::from_mins(2),
             push: Duration::from_mins(2),
             suspend_after: Duration::from_mins(10),
+            heartbeat: Duration::from_secs(20),
             sweep: Duration::from_mins(10),
             disk_full: Duration::from_mins(1),
         }

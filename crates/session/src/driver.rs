@@ -17,6 +17,7 @@ use crate::decide::{Denial, Input, Step, TurnReport};
 use crate::error::EngineError;
 use crate::event::TurnOutcome;
 use crate::fold::SessionState;
+use crate::heartbeat;
 use crate::limits;
 use crate::log::{Beside, Refused};
 use crate::owned::Owned;
@@ -471,17 +472,23 @@ impl Driver {
     }
 }
 
-/// Tells the driver when the sandbox is gone.
-fn watch(owned: &Owned, sandbox: &Sandbox, told: mpsc::Sender<Message>, life: u64, alive: CancellationToken) {
-    let sandbox = sandbox.clone();
-    owned.house.tracker.spawn(async move {
-        tokio::select! {
-            reason = sandbox.closed() => {
-                // A driver that has gone does not need to know.
-                told.send(Message::Lost { life, reason }).await.ok();
+/// Tells the driver when the sandbox is gone. One that does not answer any more is ended first: nobody could reach what
+/// still runs in it, and the next start begins from its files.
+fn watch(owned: &Arc<Owned>, sandbox: &Sandbox, told: mpsc::Sender<Message>, life: u64, alive: CancellationToken) {
+    let (owned, sandbox) = (Arc::clone(owned), sandbox.clone());
+    owned.house.tracker.clone().spawn(async move {
+        let reason = tokio::select! {
+            reason = sandbox.closed() => reason,
+            silent = heartbeat::silence(&sandbox, owned.house.config.timeouts.heartbeat) => {
+                if let Err(error) = owned.house.deps.provider.suspend(sandbox.id()).await {
+                    tracing::error!(session.id = %owned.id, "a sandbox that does not answer may still run: failed to {error}");
+                }
+                format!("it did not answer for {} s and was ended", silent.as_secs())
             }
-            () = alive.cancelled() => {}
-        }
+            () = alive.cancelled() => return,
+        };
+        // A driver that has gone does not need to know.
+        told.send(Message::Lost { life, reason }).await.ok();
     });
 }
 

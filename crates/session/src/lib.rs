@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod fold;
 mod footing;
 pub mod git;
+mod heartbeat;
 mod id;
 mod images;
 pub mod keys;

@@ -41,6 +41,13 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// A prompt for a checkout, with everything else as it is when nobody says.
+    pub(super) fn on(checkout: &Path, prompt: &str) -> Self {
+        let repo = Some(checkout.display().to_string());
+        let prompt = prompt.to_owned();
+        Self { repo, base: None, agent: None, model: None, attempts: 1, detach: false, prompt }
+    }
+
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let repository = repository(self.repo.as_deref())?;
         let prompt = prompt(self.prompt)?;

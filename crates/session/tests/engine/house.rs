@@ -104,6 +104,18 @@ impl House {
         }
     }
 
+    /// The process of a sandbox's guest: the first of its own process namespace, with the session's folder mounted.
+    pub fn guest(&self, id: &SessionId) -> u32 {
+        let is_guest = |pid: &u32| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let first = read("status").lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"));
+            first && read("mountinfo").contains(id.as_str())
+        };
+        let names = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+        let pids = names.filter_map(|name| name.to_string_lossy().parse::<u32>().ok());
+        pids.into_iter().find(is_guest).expect("its guest runs")
+    }
+
     /// The folder of a frozen layer.
     pub fn layer(&self, id: &hob_sandbox::LayerId) -> std::path::PathBuf {
         self.folder.path().join("sandboxes/layers").join(id.as_str())

@@ -167,3 +167,19 @@ async fn whoever_follows_sees_every_event_once_from_wherever_they_begin() {
     }
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_does_not_answer_is_ended_and_the_next_command_finds_its_files() {
+    let house = House::with(fix(), |config| config.timeouts.heartbeat = Duration::from_millis(300)).await;
+    let id = house.engine.create(house.new_session()).await.unwrap().session;
+    house.sh(&id, "echo kept > kept.txt").await;
+    let before = house.log(&id).await.last().unwrap().seq;
+    let guest = house.guest(&id);
+    std::process::Command::new("kill").args(["-STOP", &guest.to_string()]).status().unwrap();
+    let lost =
+        |kind: &EventKind| matches!(kind, EventKind::StateChanged { cause, .. } if cause.contains("did not answer"));
+    house.wait_after(&id, before, lost).await;
+    assert_eq!(house.sh(&id, "cat kept.txt").await, "kept");
+    assert!(!std::path::Path::new(&format!("/proc/{guest}")).exists(), "nothing of it is left");
+    house.close().await;
+}

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use hob_session::environment::{self, PATH};
 
 use super::context::{print, print_json, remark};
+use super::run::Run;
 use super::{Context, Failure, image, private};
 use crate::api::BuildImage;
 use crate::git;
@@ -38,6 +39,9 @@ pub(super) struct Init {
     /// Print the draft, and write nothing
     #[arg(long, conflicts_with = "force")]
     print: bool,
+    /// Ask an agent to finish it: it tries the set-up in its sandbox, and hands back a branch
+    #[arg(long, conflicts_with_all = ["force", "print"])]
+    finish: bool,
 }
 
 #[derive(Debug, Args)]
@@ -53,16 +57,19 @@ pub(super) struct Check {
 impl Env {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
-            Self::Init(init) => init.run(),
+            Self::Init(init) => init.run(context).await,
             Self::Check(check) => check.run(context).await,
         }
     }
 }
 
 impl Init {
-    fn run(self) -> Result<(), Failure> {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
         let checkout = Checkout::find(self.repo.as_deref())?;
         let draft = environment::draft(&checkout.files, |path| checkout.read(path));
+        if self.finish {
+            return Run::on(&checkout.top, &finish(&draft, checkout.read(PATH).as_deref())).run(context).await;
+        }
         if self.print {
             return print(&draft);
         }
@@ -76,6 +83,20 @@ impl Init {
         remark(&format!("wrote {}; `hob env check` says what it means", file.display()));
         Ok(())
     }
+}
+
+/// What an agent is asked to do about an environment: `written` is what the checkout has of it.
+fn finish(draft: &str, written: Option<&str>) -> String {
+    let (whose, text) = written.map_or(("A draft from the repository's own files", draft), |text| ("As it is", text));
+    format!(
+        "Finish {PATH}, which says what this repository's sandboxes are made of: packages, set-up and warm-up commands, \
+         services and checks. You are in such a sandbox. Install what is missing with the package managers that are \
+         here, start the services, run the build and the tests until they pass, and write down in {PATH} exactly the \
+         commands that made them pass: what is installed belongs into [packages] and setup, what is fetched and built \
+         in the checkout into warm, databases and servers into [[services]] with a port or a ready command, and the \
+         compiler, linter and tests into [[checks]]. Keep it short, change nothing else, and say in your last message \
+         what you tried and what still fails.\n\n{whose}:\n\n```toml\n{text}\n```\n"
+    )
 }
 
 impl Check {
