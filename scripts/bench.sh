@@ -18,6 +18,7 @@ benches=(
     hob-agent:bench_first_request
     hob:bench_fanout
     hob:bench_memory
+    hob:bench_start
 )
 results=target/bench.jsonl
 mkdir -p target

@@ -113,7 +113,7 @@ impl House {
         };
         let names = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
         let pids = names.filter_map(|name| name.to_string_lossy().parse::<u32>().ok());
-        pids.into_iter().find(is_guest).expect("its guest runs")
+        pids.into_iter().find(is_guest).unwrap()
     }
 
     /// The folder of a frozen layer.
