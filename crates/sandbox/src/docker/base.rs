@@ -73,14 +73,22 @@ impl Inner {
     /// Hands an archive of a whole root to the daemon.
     async fn take_image(&self, archive: Archive, name: &str, folders: &[PathBuf]) -> Result<(), SandboxError> {
         let change = label(SOURCES, &json!(folders).to_string());
-        let said = self.engine.load(Method::POST, &import_path(name, &[change]), archive).await?;
-        imported(name, &said)
+        let said = self.engine.load(Method::POST, &import_path(&[change]), archive).await?;
+        self.name_imported(name, &said).await
+    }
+
+    /// Names the image that an archive has become.
+    pub(super) async fn name_imported(&self, name: &str, said: &[u8]) -> Result<(), SandboxError> {
+        let image =
+            imported(said).map_err(|reason| SandboxError::Machine { reason: format!("import {name}: {reason}") })?;
+        let (repository, tag) = name.split_once(':').unwrap_or((name, "latest"));
+        let path = format!("/images/{image}/tag?repo={}&tag={}", quoted(repository), quoted(tag));
+        Ok(self.engine.act(Method::POST, &path).await?)
     }
 
     /// Removes the imported bases whose folders are gone. One that a container still stands on stays.
     pub(super) async fn remove_old_bases(&self) -> Result<(), SandboxError> {
-        let filter = quoted(&json!({ "reference": [REPOSITORY] }).to_string());
-        let images: Vec<ImageSummary> = self.engine.get(&format!("/images/json?filters={filter}")).await?;
+        let images: Vec<ImageSummary> = self.engine.get("/images/json").await?;
         for image in images {
             let sources = image.labels.iter().flatten().find(|(name, _)| *name == SOURCES);
             let sources: Vec<PathBuf> =
@@ -109,11 +117,11 @@ impl Inner {
     }
 }
 
-/// Where an archive of a root becomes an image, with changes to what the image says of its containers.
-pub(super) fn import_path(name: &str, changes: &[String]) -> String {
-    let (repository, tag) = name.split_once(':').unwrap_or((name, "latest"));
+/// Where an archive of a root becomes an image, with changes to what the image says of its containers. It gets its name
+/// later: Podman's old releases do not heed the one of an import.
+pub(super) fn import_path(changes: &[String]) -> String {
     let changes: String = changes.iter().map(|change| format!("&changes={}", quoted(change))).collect();
-    format!("/images/create?fromSrc=-&repo={}&tag={}{changes}", quoted(repository), quoted(tag))
+    format!("/images/create?fromSrc=-{changes}")
 }
 
 /// A change to what an image says of its containers: a label with any text as its value.
@@ -122,13 +130,22 @@ pub(super) fn label(name: &str, value: &str) -> String {
     format!("LABEL {name}={}", json!(value).to_string().replace('$', "\\$"))
 }
 
-/// The daemon answers an import with lines of progress; what went wrong is one of them.
-pub(super) fn imported(name: &str, said: &[u8]) -> Result<(), SandboxError> {
-    let text = String::from_utf8_lossy(said);
-    match text.lines().find(|line| line.contains("\"error\"")) {
-        Some(line) => Err(SandboxError::Machine { reason: format!("import {name}: {}", line.trim()) }),
-        None => Ok(()),
+/// The image that an import has made. The daemon answers with lines of progress; the last tells its ID, and what went wrong
+/// is a line of its own.
+fn imported(said: &[u8]) -> Result<String, String> {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
+    struct Line {
+        status: String,
+        error: Option<String>,
     }
+    let text = String::from_utf8_lossy(said);
+    let lines: Vec<Line> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    if let Some(error) = lines.iter().find_map(|line| line.error.as_ref()) {
+        return Err(error.clone());
+    }
+    let id = lines.into_iter().map(|line| line.status).rfind(|status| status.starts_with("sha256:"));
+    id.ok_or_else(|| "the container daemon names no image".to_owned())
 }
 
 /// What the image of these folders is called: a base's folders never change while it is in use, so each is known by its
@@ -167,12 +184,10 @@ mod tests {
         assert_eq!(of(&[&one]), of(&[&one]));
         assert!(of(&[&one]) != of(&[&two]) && of(&[&one, &two]) != of(&[&two, &one]));
         assert!(name(&[folder.path().join("none")]).is_err());
-        assert_eq!(
-            import_path("hob-base:1", &["ENV A=b".to_owned()]),
-            "/images/create?fromSrc=-&repo=hob-base&tag=1&changes=ENV%20A%3Db"
-        );
-        assert!(imported("x", b"{\"status\":\"sha256:1\"}").is_ok());
-        let told = imported("x", b"{\"errorDetail\":{},\"error\":\"no space left\"}").unwrap_err().to_string();
-        assert!(told.contains("no space left"), "{told}");
+        assert_eq!(import_path(&["ENV A=b".to_owned()]), "/images/create?fromSrc=-&changes=ENV%20A%3Db");
+        assert_eq!(imported(b"{\"status\":\"Importing\"}\r\n{\"status\":\"sha256:1\"}\r\n").unwrap(), "sha256:1");
+        let told = imported(b"{\"errorDetail\":{},\"error\":\"no space left\"}").unwrap_err();
+        assert_eq!(told, "no space left");
+        assert!(imported(b"").is_err());
     }
 }

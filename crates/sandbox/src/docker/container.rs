@@ -33,8 +33,10 @@ pub(super) struct Parts<'a> {
     pub(super) run: PathBuf,
     /// The runtime; the daemon's own where absent.
     pub(super) runtime: Option<&'a str>,
-    /// Files that a process may open; the daemon may not be able to give more than it has.
+    /// Files that a process may open, and processes of one user, where that is limited. Said, as Podman would else give
+    /// what it cannot give where it lacks the capability to raise limits.
     pub(super) files_max: u64,
+    pub(super) processes_max: Option<u64>,
 }
 
 /// What the container is called.
@@ -78,7 +80,7 @@ fn host_config(spec: &Spec, parts: &Parts<'_>) -> HostConfig {
         pids_limit: limits.processes,
         // Counted as memory of the sandbox; browsers fail with the daemons' 64 MiB.
         shm_size: limits.memory_bytes / 2,
-        ulimits: vec![Ulimit { name: "nofile".to_owned(), soft: parts.files_max, hard: parts.files_max }],
+        ulimits: ulimits(parts),
         mounts: given.chain([bind(&parts.run, Path::new(FOLDER))]).collect(),
         log_config: LogConfig {
             kind: "json-file".to_owned(),
@@ -86,6 +88,12 @@ fn host_config(spec: &Spec, parts: &Parts<'_>) -> HostConfig {
         },
         runtime: parts.runtime.map(str::to_owned),
     }
+}
+
+fn ulimits(parts: &Parts<'_>) -> Vec<Ulimit> {
+    let both = |name: &str, limit| Ulimit { name: name.to_owned(), soft: limit, hard: limit };
+    let processes = parts.processes_max.map(|limit| both("nproc", limit));
+    processes.into_iter().chain([both("nofile", parts.files_max)]).collect()
 }
 
 fn bind(source: &Path, target: &Path) -> BindMount {
@@ -155,7 +163,10 @@ mod tests {
 
     fn described(spec: &Spec) -> Create {
         let run = PathBuf::from("/data/run");
-        describe(spec, &Parts { instance: "abcd", image: "i", run, runtime: Some("runsc"), files_max: 1024 })
+        describe(
+            spec,
+            &Parts { instance: "abcd", image: "i", run, runtime: Some("runsc"), files_max: 1024, processes_max: None },
+        )
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Inner;
 use super::api::{Change, Container, ImageSummary, Made};
-use super::base::{import_path, imported, label};
+use super::base::{import_path, label};
 use super::engine::quoted;
 use super::record::{self, Record};
 use crate::folder;
@@ -74,9 +74,9 @@ impl Inner {
             // What an image says of its containers is not in an archive of its files.
             let path = below.as_ref().and_then(|below| below.path()).map(|path| format!("ENV PATH={path}"));
             let changes: Vec<String> = path.into_iter().chain([label]).collect();
-            let (from, to) = (format!("/containers/{container}/export"), import_path(&name, &changes));
+            let (from, to) = (format!("/containers/{container}/export"), import_path(&changes));
             let said = self.engine.turn_around(&from, &to).await?;
-            return imported(&name, &said).map(|()| true);
+            return self.name_imported(&name, &said).await.map(|()| true);
         }
         let (repository, changes) = (quoted(&self.repository()), quoted(&label));
         let tag = quoted(layer.as_str());
@@ -125,8 +125,7 @@ impl Inner {
     async fn try_collect(&self) -> Result<(), SandboxError> {
         let _in_use = self.layers_in_use.lock().await;
         let needed = self.needed()?;
-        let filter = quoted(&json!({ "reference": [self.repository()] }).to_string());
-        let images: Vec<ImageSummary> = self.engine.get(&format!("/images/json?filters={filter}")).await?;
+        let images: Vec<ImageSummary> = self.engine.get("/images/json").await?;
         for tag in images.into_iter().flat_map(|image| image.repo_tags.unwrap_or_default()) {
             // Podman puts a registry before the name.
             let ours = tag.rsplit_once(':').filter(|(repository, _)| repository.ends_with(&self.repository()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hob_guest::protocol::{ENTRY_FILE, GATEWAY_SOCKET, HOST_SOCKET, IDENTITY_FILE, Identity};
 use hyper::Method;
+use rustix::process::Resource;
 use tokio::sync::{self, broadcast};
 
 use super::Inner;
@@ -64,13 +65,15 @@ impl Inner {
     }
 
     fn parts<'a>(&'a self, image: &'a str, folder: &Path) -> container::Parts<'a> {
-        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let most = |resource| rustix::process::getrlimit(resource).maximum;
         container::Parts {
             instance: &self.instance,
             image,
             run: folder.join("run"),
             runtime: self.runtime.as_deref(),
-            files_max: files.unwrap_or(FILES_MAX).min(FILES_MAX),
+            files_max: most(Resource::Nofile).unwrap_or(FILES_MAX).min(FILES_MAX),
+            // More than the machine has numbers for means nothing, and Podman has cut its own limit to that.
+            processes_max: most(Resource::Nproc).map(|most| most.min(process_numbers())),
         }
     }
 
@@ -233,6 +236,12 @@ impl Inner {
             }),
         }
     }
+}
+
+/// How many numbers this machine has for processes (proc_sys_kernel(5)).
+fn process_numbers() -> u64 {
+    let known = fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    known.unwrap_or(u64::MAX)
 }
 
 /// What is gone when a container is not there that a record speaks of.
