@@ -69,6 +69,8 @@ pub struct Environment {
     pub checks: Option<Vec<Check>>,
     /// How often red checks go back to the agent; the operator's choice when absent.
     pub max_rounds: Option<u32>,
+    /// Sandboxes that are kept warm for the next sessions; by use when absent.
+    pub pool: Option<u32>,
     /// Hosts that it wants to reach beside those that every sandbox may: `host`, `host:port` or `*.host`. Whoever can
     /// push to the repository writes this: the operator's policy has the last word.
     pub egress: Vec<String>,

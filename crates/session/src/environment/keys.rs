@@ -40,6 +40,12 @@ pub const KEYS: &[Key] = &[
     key("disk", "size", "the operator's", "What a sandbox may write."),
     key("processes", "number", "the operator's", "Processes and threads at once."),
     key("max_rounds", "number", "the operator's", "How often red checks go back to the agent, at most 20."),
+    key(
+        "pool",
+        "number",
+        "by use",
+        "Sandboxes that are kept warm for the next sessions, at most 16 and at most what `[pool]` of the server allows. Without it, as many as were lately used at once.",
+    ),
     key("env", "table of texts", "`{}`", "Variables of every command."),
     key("packages", "table", "`{}`", ""),
     key("services", "list of tables", "`[]`", ""),

@@ -15,6 +15,7 @@ use crate::keys::distance;
 const CHECKS_MAX: usize = 32;
 const COMMANDS_MAX: usize = 64;
 const MAX_ROUNDS_MAX: u64 = 20;
+const POOL_MAX: u64 = 16;
 const TIMEOUT_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 const SIZE_MIN: u64 = 16 << 20;
 
@@ -43,6 +44,7 @@ fn environment(top: &Section<'_>) -> Result<Environment> {
         secrets: top.get("secrets").map_or(Ok(Vec::new()), |value| secrets(&value))?,
         checks: top.get("checks").map(|value| checks(&value)).transpose()?,
         max_rounds: top.get("max_rounds").map(|value| max_rounds(&value)).transpose()?,
+        pool: top.get("pool").map(|value| pool(&value)).transpose()?,
         egress: top.get("egress").map_or(Ok(Vec::new()), |value| egress(&value))?,
         wants: wants(top)?,
     })
@@ -148,6 +150,11 @@ fn secrets(value: &Value<'_>) -> Result<Vec<String>> {
 fn max_rounds(value: &Value<'_>) -> Result<u32> {
     let rounds = value.whole(0..MAX_ROUNDS_MAX + 1)?;
     u32::try_from(rounds).map_err(|_| value.bad("is too large"))
+}
+
+fn pool(value: &Value<'_>) -> Result<u32> {
+    let sandboxes = value.whole(0..POOL_MAX + 1)?;
+    u32::try_from(sandboxes).map_err(|_| value.bad("is too large"))
 }
 
 fn egress(value: &Value<'_>) -> Result<Vec<String>> {
