@@ -133,6 +133,11 @@ async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
         Err(_) => None,
     };
     let Some(sandbox) = sandbox else { return Ok(None) };
+    if !owned.log.read(|state| state.synced).await {
+        // Its start was broken off: it is gone on with from the files, as if nothing ran.
+        provider.suspend(&id).await.map_err(|error| format!("failed to {error}"))?;
+        return Ok(None);
+    }
     let environment = owned
         .phase("sandbox", async {
             let environment = allow_again(owned).await?;
