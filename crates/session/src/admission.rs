@@ -189,6 +189,19 @@ impl<K: Ord + Clone> Admission<K> {
         u32::try_from(self.waiting.iter().map(|(_, requests)| requests.len()).sum::<usize>()).unwrap_or(u32::MAX)
     }
 
+    /// How many more of this need would be let in at once; none while somebody waits.
+    pub fn room(&self, need: Need) -> u32 {
+        if !self.waiting.is_empty() {
+            return 0;
+        }
+        let (need, promised, capacity) = (self.bounded(need), self.promised(), self.capacity);
+        let times = |left: u64, each: u64| left.checked_div(each).unwrap_or(u64::MAX);
+        let memory = times(capacity.memory_bytes.saturating_sub(promised.memory_bytes), need.memory_bytes);
+        let cpu = times(capacity.cpu_millicores.saturating_sub(promised.cpu_millicores), need.cpu_millicores);
+        let sandboxes = u64::from(capacity.sandboxes.saturating_sub(promised.sandboxes));
+        u32::try_from(memory.min(cpu).min(sandboxes)).unwrap_or(u32::MAX)
+    }
+
     /// What is promised to those who were let in.
     pub fn promised(&self) -> Promised {
         sum(self.held.values())

@@ -40,6 +40,8 @@ pub struct EngineConfig {
     pub mounts: Vec<hob_sandbox::Mount>,
     /// How images are built and kept.
     pub images: ImageRules,
+    /// How many sandboxes are kept warm; none as a default.
+    pub pool: PoolRules,
     /// Hears of what was recorded, for statistics.
     pub observer: Option<Arc<dyn Observer>>,
     /// The system under every sandbox.
@@ -61,6 +63,7 @@ impl EngineConfig {
             max_rounds: MAX_ROUNDS_DEFAULT,
             mounts: Vec::new(),
             images: ImageRules::default(),
+            pool: PoolRules::default(),
             observer: None,
             base: hob_sandbox::Base::Host,
         }
@@ -98,6 +101,55 @@ impl Default for ImageRules {
             bytes_max: 100 << 30,
             registries: BTreeMap::new(),
         }
+    }
+}
+
+/// How many sandboxes are kept warm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolRules {
+    /// Warm sandboxes in all; 0 keeps none.
+    pub max: u32,
+    /// Those of one repository.
+    pub per_repository: u32,
+    /// Kinds of sandboxes that one person's typing keeps warm.
+    pub per_person: u32,
+    /// How long after its last sign typing counts.
+    pub typing_for: Duration,
+    /// How long ago a session may have begun to count as use.
+    pub use_window: Duration,
+    /// Sessions that begin within this want one each: the pool is not full again sooner.
+    pub burst: Duration,
+    /// How long none is made of what could not be made.
+    pub retry_after: Duration,
+    /// Sandboxes that are made at once.
+    pub at_once: usize,
+    /// Memory of the machine that is left to others, in bytes: with less, the pool is drained.
+    pub memory_reserve_bytes: u64,
+    /// Where the machine says how much it has left.
+    pub meminfo: PathBuf,
+}
+
+impl Default for PoolRules {
+    fn default() -> Self {
+        Self {
+            max: 0,
+            per_repository: 2,
+            per_person: 2,
+            typing_for: Duration::from_mins(2),
+            use_window: Duration::from_hours(2),
+            burst: Duration::from_mins(1),
+            retry_after: Duration::from_mins(10),
+            at_once: 2,
+            memory_reserve_bytes: 0,
+            meminfo: PathBuf::from("/proc/meminfo"),
+        }
+    }
+}
+
+impl PoolRules {
+    /// Those that may be in the making at once: more than are made at once, since some wait for their image.
+    pub(crate) fn making_max(&self) -> u32 {
+        u32::try_from(self.at_once.saturating_mul(4)).unwrap_or(u32::MAX)
     }
 }
 

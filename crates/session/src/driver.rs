@@ -258,13 +258,18 @@ impl Driver {
         let (owned, told, life, alive) = (Arc::clone(&self.owned), self.told.clone(), self.life, self.alive.clone());
         self.owned.house.tracker.spawn(async move {
             let input = match start(&owned).await {
-                Ok(Started { sandbox, environment }) => {
+                Ok(Started { sandbox, environment, running }) => {
                     watch(&owned, &sandbox, told.clone(), life, alive.clone());
                     limits::tell(&owned, &sandbox, alive.clone());
                     // Before anybody reaches the sandbox, so that whoever waits for its services waits for these.
-                    owned.services.announce(&environment);
+                    if running.is_none() {
+                        owned.services.announce(&environment);
+                    }
                     owned.presence.send_replace(Presence::Ready(sandbox.clone()));
-                    crate::services::begin(&owned, sandbox, environment, alive);
+                    match running {
+                        Some(running) => crate::services::go_on(&owned, running, &environment, alive),
+                        None => crate::services::begin(&owned, sandbox, environment, alive),
+                    }
                     Input::SandboxReady
                 }
                 // The engine ends, and with it everybody who could be told.

@@ -34,6 +34,7 @@ use crate::id::SessionId;
 use crate::images::{Images, keep_up};
 use crate::owned::{House, Owned};
 use crate::places::Places;
+use crate::pool::{self, Claim, Kind, Pool, PoolCounts};
 use crate::requests::{
     Artifact, BranchRef, Created, Filter, NewExec, NewPrompt, NewSession, Page, Queued, Record, Summary,
 };
@@ -126,6 +127,7 @@ impl Engine {
             artifacts: Artifacts::new(data_dir.join("artifacts")),
             images: Images::open(&data_dir, config.images.at_once).await?,
             places: Places::new(config.capacity),
+            pool: Pool::new(config.pool.clone()),
             breaker: Mutex::new(Breaker::new(config.breaker)),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -141,6 +143,7 @@ impl Engine {
         engine.take_over().await?;
         engine.keep_swept();
         keep_up(&engine.inner.house);
+        pool::keep(&engine.inner.house);
         Ok(engine)
     }
 
@@ -151,7 +154,12 @@ impl Engine {
     pub async fn create(&self, session: NewSession) -> Result<Created, EngineError> {
         self.check(&session).await?;
         let house = &self.inner.house;
-        let id = SessionId::new(house.deps.ids.next()).map_err(EngineError::Invalid)?;
+        let kind = Kind::new(&session.repository, session.base.as_deref(), &session.agent, &session.model);
+        let claim = Claim::of(house, &kind, &session.author.email);
+        let id = match &claim {
+            Some(claim) => claim.id().clone(),
+            None => SessionId::new(house.deps.ids.next()).map_err(EngineError::Invalid)?,
+        };
         let at_ms = house.deps.clock.now_ms();
         let NewSession { repository, base, agent, model, author, title, prompt, idempotency_key } = session;
         let scope = format!("create {}", author.email);
@@ -184,11 +192,32 @@ impl Engine {
         if let store::Created::Before(before) = made {
             return from_json(&before);
         }
+        if let Some(claim) = claim {
+            claim.keep();
+        }
         if let Err(error) = self.handle(&id).await {
             // It is on disk: the next request, or the next start, goes on with it.
             tracing::error!(session.id = %id, "a new session does not start yet: failed to {error}");
         }
         Ok(created)
+    }
+
+    /// Hears that a person begins to write the prompt of such a session, or goes on with it: a sandbox is made warm for
+    /// it, within the person's quota, and its image is built where there is none. Title, prompt and key say nothing
+    /// here.
+    ///
+    /// # Errors
+    /// The session would not be made either.
+    pub async fn typing(&self, session: &NewSession) -> Result<(), EngineError> {
+        self.check(session).await?;
+        let house = &self.inner.house;
+        let NewSession { repository, base, agent, model, author, .. } = session;
+        let kind = Kind::new(repository, base.as_deref(), agent, model);
+        let is_first = house.pool.typing(&kind, &author.email, house.deps.clock.now_ms());
+        if is_first && !house.pool.is_on() {
+            pool::build_ahead(house, kind);
+        }
+        Ok(())
     }
 
     /// Queues a prompt. When this returns, the prompt is on disk.
@@ -468,6 +497,11 @@ impl Engine {
     /// What is promised to the sandboxes that run, and how many wait for a place.
     pub fn promised(&self) -> (Promised, u32) {
         self.inner.house.places.promised()
+    }
+
+    /// How many sandboxes are kept warm, and how often there was one.
+    pub fn pool(&self) -> PoolCounts {
+        self.inner.house.pool.counts()
     }
 
     /// Where this engine keeps its things.

@@ -33,6 +33,7 @@ mod log;
 mod making;
 mod owned;
 mod places;
+mod pool;
 mod requests;
 mod services;
 mod snapshot;
@@ -49,14 +50,15 @@ pub use admission::{Capacity, Place, Promised};
 pub use agents::{AgentFactory, AgentStart, Agents, BUILT_IN, ModelFacts};
 pub use clock::{Clock, Ids, SystemClock, SystemIds};
 pub use config::{
-    Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, ImageRules, Observer, Permissions, Push, Timeouts,
-    Wishes,
+    Access, BaseChecks, Deps, Doors, EngineConfig, EngineLimits, ImageRules, Observer, Permissions, PoolRules, Push,
+    Timeouts, Wishes,
 };
 pub use engine::{Engine, Refusal, Running};
 pub use error::EngineError;
 pub use event::{Event, EventKind};
 pub use id::SessionId;
 pub use images::{CheckOutcome, Image, ImageState, Stage, StageName};
+pub use pool::PoolCounts;
 pub use requests::{
     Artifact, BranchRef, Change, Created, Filter, NewAttachment, NewExec, NewImage, NewPrompt, NewSession, Page,
     PhaseTime, Queued, QueuedPrompt, Record, SandboxUse, ServiceState, Summary, Usage,

@@ -9,7 +9,7 @@ use crate::environment::Environment;
 use crate::footing::Footing;
 use crate::git::{Base, Mirror, carry};
 use crate::images::{self, Found, How, Image, Images, Wanted};
-use crate::owned::{Owned, ToReason};
+use crate::owned::{House, Owned, ToReason};
 use crate::start::{now_ms, tell, tell_lost, token};
 use crate::variables::variables;
 use crate::workspace::ROOT;
@@ -98,7 +98,7 @@ impl Making<'_> {
         Ok(image)
     }
 
-    async fn sync(&self, footing: &Footing, sandbox: &Sandbox) -> Result<(), String> {
+    pub(crate) async fn sync(&self, footing: &Footing, sandbox: &Sandbox) -> Result<(), String> {
         let limit = self.owned.house.config.timeouts.fetch;
         let Self { mirror, base, branch, .. } = self;
         let synced = async {
@@ -120,7 +120,7 @@ impl Making<'_> {
             base: footing.base.clone(),
             layers: footing.layers.clone(),
             workspace: Some(owned.house.images.nothing.clone()),
-            mounts: mounts(owned).await,
+            mounts: mounts(&owned.house, &owned.log.read(|state| state.summary.agent.clone()).await),
             env: variables(&self.environment, &footing.env),
             limits: self.environment.wants.within(config.limits.sandbox),
             gateway: Some(access.socket.clone()),
@@ -175,11 +175,10 @@ async fn has_repository(sandbox: &Sandbox) -> Result<bool, String> {
     Ok(found.map_err(|error| format!("failed to {error}"))?.is_some())
 }
 
-/// What the operator mounts into every sandbox, and what the session's agent needs.
-async fn mounts(owned: &Owned) -> Vec<Mount> {
-    let agent = owned.log.read(|state| state.summary.agent.clone()).await;
-    let mut mounts = owned.house.config.mounts.clone();
-    mounts.extend(owned.house.deps.agents.mounts(&agent));
+/// What the operator mounts into every sandbox, and what an agent needs.
+pub(crate) fn mounts(house: &House, agent: &str) -> Vec<Mount> {
+    let mut mounts = house.config.mounts.clone();
+    mounts.extend(house.deps.agents.mounts(agent));
     mounts
 }
 

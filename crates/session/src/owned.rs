@@ -23,6 +23,7 @@ use crate::id::SessionId;
 use crate::images::Images;
 use crate::log::{Beside, SessionLog};
 use crate::places::Places;
+use crate::pool::{self, Pool, Warm};
 use crate::services::Services;
 use crate::store::{Store, StoreError};
 use crate::waiting::{Presence, WaitingSandbox};
@@ -43,6 +44,8 @@ pub(crate) struct House {
     pub(crate) images: Images,
     /// Who may run a sandbox, and who waits.
     pub(crate) places: Places,
+    /// Warm sandboxes.
+    pub(crate) pool: Pool,
     /// What is not tried any more: repositories and the base that was asked for.
     pub(crate) breaker: Mutex<Breaker<(String, String)>>,
     pub(crate) tracker: TaskTracker,
@@ -88,6 +91,8 @@ pub(crate) struct Owned {
     pub(crate) requests: Mutex<HashMap<String, oneshot::Sender<Option<String>>>>,
     /// Commands and terminals of people in the sandbox.
     pub(crate) uses: Arc<AtomicUsize>,
+    /// The warm sandbox that it was made for, until it takes it.
+    warm: Mutex<Option<Warm>>,
     /// The agent between turns. A turn takes it, and puts it back when it ended in order.
     pub(crate) agent: tokio::sync::Mutex<Option<Box<dyn Agent>>>,
     access: OnceCell<Access>,
@@ -98,7 +103,10 @@ impl Owned {
         let presence = watch::Sender::new(Presence::Absent("it was not started".to_owned()));
         let agent_sandbox = WaitingSandbox::new(presence.subscribe());
         let tools_sandbox = WaitingSandbox::new(presence.subscribe());
-        let services = Arc::new(Services::new());
+        let warm = house.pool.redeem(&id);
+        let services = warm.as_ref().map_or_else(|| Arc::new(Services::new()), |warm| Arc::clone(&warm.services));
+        // Another epoch opens the door anew.
+        let access = warm.as_ref().filter(|_| epoch == pool::EPOCH).map(|warm| warm.access.clone());
         let tracker = house.tracker.clone();
         let workspace = Arc::new(SandboxWorkspace::new(tools_sandbox, Arc::clone(&services), tracker));
         Self {
@@ -112,8 +120,9 @@ impl Owned {
             services,
             requests: Mutex::default(),
             uses: Arc::default(),
+            warm: Mutex::new(warm),
             agent: tokio::sync::Mutex::new(None),
-            access: OnceCell::new(),
+            access: OnceCell::new_with(access),
         }
     }
 
@@ -145,6 +154,27 @@ impl Owned {
     /// Records events that belong to a turn or a start, and waits a while for room on a full disk.
     pub(crate) async fn record(&self, events: Vec<EventKind>) -> Result<(), StoreError> {
         self.log.append_patiently(events, Beside::default(), self.house.config.timeouts.disk_full).await
+    }
+
+    /// Whether there is a warm sandbox to be taken.
+    pub(crate) fn has_warm(&self) -> bool {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Takes the warm sandbox that the session was made for.
+    pub(crate) fn take_warm(&self) -> Option<Warm> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Removes the warm sandbox that the session was made for, where it has not taken it.
+    ///
+    /// # Errors
+    /// It would be taken for the session's own; words for a person.
+    pub(crate) async fn discard_warm(&self) -> Result<(), String> {
+        match self.take_warm() {
+            Some(warm) => warm.discard(&self.house).await,
+            None => Ok(()),
+        }
     }
 
     /// Runs a phase of getting ready, and records its start, its end, and how long it took.

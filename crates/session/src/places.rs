@@ -117,6 +117,16 @@ impl Places {
         }
     }
 
+    /// Hears of every change.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How many more sandboxes of this need there is room for; none while somebody waits.
+    pub(crate) fn room(&self, need: Need) -> u32 {
+        self.admission().room(need)
+    }
+
     /// What is promised to the sandboxes that run, and how many wait.
     pub(crate) fn promised(&self) -> (Promised, u32) {
         let admission = self.admission();
@@ -164,6 +174,8 @@ pub(crate) async fn enter(owned: &Owned) -> Result<EventKind, NoStart> {
             Wait::Stands(place) => {
                 events.push(EventKind::WaitingForPlace { position: place.position, of: place.of });
                 record(owned, std::mem::take(&mut events)).await?;
+                // A warm sandbox must not hold what others wait for.
+                owned.discard_warm().await?;
                 wait = stand(owned, place, begun).await?;
             }
         }

@@ -15,6 +15,7 @@ use crate::git::{Base, Mirror, forge};
 use crate::making::Making;
 use crate::owned::{Owned, need_of};
 use crate::places;
+use crate::pool;
 
 /// What the session knows of its repository when its sandbox starts.
 struct Known {
@@ -46,14 +47,24 @@ impl From<String> for NoStart {
 pub(crate) struct Started {
     pub(crate) sandbox: Sandbox,
     pub(crate) environment: Environment,
+    /// What runs in it already, where it was a warm one.
+    pub(crate) running: Option<pool::Running>,
 }
 
-/// Gives the sandbox that runs, one that is started again from its kept files, or a new one.
+/// Gives the sandbox that runs, a warm one, one that is started again from its kept files, or a new one.
 ///
 /// # Errors
 /// There is none, and why.
 pub(crate) async fn start(owned: &Owned) -> Result<Started, NoStart> {
-    let attached = attach(owned).await?;
+    let started = begin(owned).await;
+    // One that was not needed holds no place, and would be behind at the next start.
+    owned.discard_warm().await?;
+    started
+}
+
+async fn begin(owned: &Owned) -> Result<Started, NoStart> {
+    // A warm one runs under the session's name too, and is not what an earlier engine left.
+    let attached = if owned.has_warm() { None } else { attach(owned).await? };
     if let Some(started) = attached {
         owned.house.places.occupy(owned.id.clone(), owned.house.largest_need());
         return Ok(started);
@@ -94,12 +105,17 @@ async fn make(owned: &Owned, waited: EventKind) -> Result<Started, String> {
     notices.extend(environment::not_yet(&environment, owned.house.config.limits.sandbox));
     tell(owned, notices).await?;
     allow(owned, &environment).await?;
+    // The repository may have moved on.
+    owned.house.pool.look_again();
     let making = Making { owned, mirror, base, branch, environment };
+    if let Some((sandbox, running)) = making.take_from_pool().await? {
+        return Ok(Started { sandbox, environment: making.environment, running });
+    }
     let sandbox = match making.again().await? {
         Some(sandbox) => sandbox,
         None => making.anew().await?,
     };
-    Ok(Started { sandbox, environment: making.environment })
+    Ok(Started { sandbox, environment: making.environment, running: None })
 }
 
 pub(crate) async fn tell(owned: &Owned, notices: Vec<String>) -> Result<(), String> {
@@ -146,7 +162,7 @@ async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
             Ok::<_, String>((environment, Some("taken over".to_owned())))
         })
         .await?;
-    Ok(Some(Started { sandbox, environment }))
+    Ok(Some(Started { sandbox, environment, running: None }))
 }
 
 /// Opens the gateway as far as the operator lets the session's forge and its repository's wishes through.

@@ -211,9 +211,11 @@ impl Engine {
         if self.inner.house.images.hear(id, &event).await {
             return Ok(());
         }
-        let stale = || EngineError::Fenced { session: id.clone(), epoch };
-        let handle = self.registered(id).filter(|handle| handle.owned.epoch == epoch).ok_or_else(stale)?;
-        Ok(handle.owned.record(vec![event]).await?)
+        match self.registered(id).filter(|handle| handle.owned.epoch == epoch) {
+            Some(handle) => Ok(handle.owned.record(vec![event]).await?),
+            None if self.inner.house.pool.hear(id, event).await => Ok(()),
+            None => Err(EngineError::Fenced { session: id.clone(), epoch }),
+        }
     }
 
     /// The mirror of a session's repository.

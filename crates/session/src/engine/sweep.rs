@@ -58,7 +58,8 @@ impl Engine {
         let folder = self.inner.house.config.data_dir.join("sessions");
         for name in names(&folder).await.map_err(|error| disk(&folder, &error))? {
             let Ok(id) = SessionId::new(name.as_str()) else { continue };
-            if !self.is_over(&id).await?.unwrap_or(true) {
+            // Asked first: what a session takes meanwhile is in the store by then.
+            if self.inner.house.pool.holds(&id) || !self.is_over(&id).await?.unwrap_or(true) {
                 continue;
             }
             let left = folder.join(&name);

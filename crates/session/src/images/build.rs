@@ -36,6 +36,7 @@ pub(super) fn begin(house: &Arc<House>, wanted: Wanted, building: Arc<Building>)
         let made = closing.run_until_cancelled(run(&house, wanted, &building)).await;
         building.end(made.unwrap_or_else(|| Err("the server is shutting down".to_owned())));
         house.images.leases.tidy();
+        house.pool.look_again();
     });
 }
 

@@ -42,7 +42,7 @@ use recipe::Recipe;
 
 pub(crate) use log::BuildLog;
 pub(crate) use upkeep::{keep_up, resolve};
-pub(crate) use wait::wait_for;
+pub(crate) use wait::{built, wait_for};
 
 pub use image::{CheckOutcome, Image, ImageState, Stage, StageName};
 
@@ -122,16 +122,9 @@ impl Images {
     pub(crate) fn find(house: &Arc<House>, wanted: Wanted) -> Found {
         house.images.asked_for(&wanted, house.deps.clock.now_ms());
         let images = house.images.catalogue.of_repository(&wanted.repository);
-        // This machine's own system may have changed; what another base is made of is asked when images are rebuilt.
-        let ours = (wanted.environment.base == environment::Base::Host).then(|| base::host(&house.config.base).digest);
-        let fits = |image: &Image| {
-            let digest = ours.as_ref().unwrap_or(&image.base_digest);
-            image.fingerprints == Recipe::new(&wanted.environment, digest, RUNTIME).fingerprints
-        };
-        // The branch's own first, then the youngest of another: a sync takes less than a build.
-        let rank = |image: &&Arc<Image>| (image.asked == wanted.asked, image.begun_ms);
-        if let Some(image) = images.iter().filter(|image| image.is_ready() && fits(image)).max_by_key(rank) {
-            return Found::Ready(Arc::clone(image), None);
+        let fits = fits(house, &wanted.environment);
+        if let Some(image) = youngest(&images, &wanted, &fits) {
+            return Found::Ready(image, None);
         }
         let now_ms = house.deps.clock.now_ms();
         let patience_ms = millis(house.config.images.retry_after);
@@ -142,7 +135,14 @@ impl Images {
         {
             return Found::Ready(image, Some(said));
         }
+        drop(fits);
         Found::Building(Self::build(house, wanted))
+    }
+
+    /// The image that a session would start from, if it is there.
+    pub(crate) fn ready(house: &House, wanted: &Wanted) -> Option<Arc<Image>> {
+        let images = house.images.catalogue.of_repository(&wanted.repository);
+        youngest(&images, wanted, fits(house, &wanted.environment))
     }
 
     /// Builds an image, or joins whoever builds it.
@@ -208,6 +208,22 @@ impl Images {
     pub(crate) fn instead_of(&self, failed: &Image) -> Option<(Arc<Image>, String)> {
         stand_in(&self.catalogue.of_repository(&failed.repository), failed)
     }
+}
+
+/// Whether an image is what an environment describes.
+fn fits<'a>(house: &House, environment: &'a Environment) -> impl Fn(&Image) -> bool + use<'a> {
+    // This machine's own system may have changed; what another base is made of is asked when images are rebuilt.
+    let ours = (environment.base == environment::Base::Host).then(|| base::host(&house.config.base).digest);
+    move |image| {
+        let digest = ours.as_ref().unwrap_or(&image.base_digest);
+        image.fingerprints == Recipe::new(environment, digest, RUNTIME).fingerprints
+    }
+}
+
+/// Of those that fit the branch's own first, then the youngest of another: a sync takes less than a build.
+fn youngest(images: &[Arc<Image>], wanted: &Wanted, fits: impl Fn(&Image) -> bool) -> Option<Arc<Image>> {
+    let ready = images.iter().filter(|image| image.is_ready() && fits(image));
+    ready.max_by_key(|image| (image.asked == wanted.asked, image.begun_ms)).cloned()
 }
 
 /// What a session starts from where a build has failed: the last good image, or what was whole of the failed one.

@@ -6,7 +6,10 @@ use std::time::Instant;
 use super::image::{Image, StageName};
 use super::lease::Building;
 use crate::event::{EventKind, PhaseStatus};
-use crate::owned::{Owned, millis};
+use crate::owned::{House, Owned, millis};
+
+/// Why a building may end without a word.
+const CLOSING: &str = "the server is shutting down";
 
 /// Waits until an image is built, or has failed and something stands in for it: then beside it, what is to be said.
 ///
@@ -30,19 +33,30 @@ pub(crate) async fn wait_for(owned: &Owned, building: &Building) -> Result<(Arc<
         }
         owned.record(events).await.map_err(|error| format!("failed to {error}"))?;
         if let Some(outcome) = now.outcome {
-            return judge(owned, outcome?);
+            return judge(&owned.house, outcome?);
         }
         if progress.changed().await.is_err() {
-            return Err("the server is shutting down".to_owned());
+            return Err(CLOSING.to_owned());
         }
     }
 }
 
-fn judge(owned: &Owned, image: Arc<Image>) -> Result<(Arc<Image>, Option<String>), String> {
+/// Waits likewise where nobody looks on.
+///
+/// # Errors
+/// There is none to start from; words for a person.
+pub(crate) async fn built(house: &House, building: &Building) -> Result<(Arc<Image>, Option<String>), String> {
+    let mut progress = building.watch();
+    let over = progress.wait_for(|progress| progress.outcome.is_some()).await;
+    let outcome = over.ok().and_then(|progress| progress.outcome.clone());
+    judge(house, outcome.unwrap_or_else(|| Err(CLOSING.to_owned()))?)
+}
+
+fn judge(house: &House, image: Arc<Image>) -> Result<(Arc<Image>, Option<String>), String> {
     if image.is_ready() {
         return Ok((image, None));
     }
-    if let Some((stand_in, said)) = owned.house.images.instead_of(&image) {
+    if let Some((stand_in, said)) = house.images.instead_of(&image) {
         return Ok((stand_in, Some(said)));
     }
     let reason = image.reason.as_deref().unwrap_or("it was not finished");

@@ -21,6 +21,7 @@ use crate::checks::clip;
 use crate::environment::{Environment, Service};
 use crate::event::{EventKind, ServiceStatus};
 use crate::owned::Owned;
+use crate::pool::Running;
 use crate::tail::Tail;
 use crate::workspace::ROOT;
 use keeper::Keeper;
@@ -110,6 +111,11 @@ impl Services {
         tokio::time::timeout(SETTLE_LIMIT, settled).await.map(drop).ok();
     }
 
+    /// How they stand, in a line; nothing where there are none.
+    fn summary(&self) -> Option<String> {
+        Some(self.board.borrow().summary()).filter(|summary| !summary.is_empty())
+    }
+
     /// What the agent was not told yet, in words for it.
     pub(crate) fn news(&self) -> Option<String> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,6 +193,43 @@ pub(crate) fn begin(owned: &Arc<Owned>, sandbox: Sandbox, environment: Environme
     });
 }
 
+/// Starts what was announced in a sandbox that has no session yet.
+pub(crate) fn begin_unheard(crew: Crew, environment: Environment) {
+    if environment.start.is_empty() && environment.services.is_empty() {
+        return;
+    }
+    crew.tracker.clone().spawn(async move {
+        if let Err(reason) = crew.start(environment).await
+            && !crew.alive.is_cancelled()
+        {
+            tracing::error!(sandbox.id = %crew.sandbox.id(), "the services are not watched: {reason}");
+            crew.services.give_up(&reason);
+        }
+    });
+}
+
+/// Goes on with what runs in a sandbox that was warm, until the sandbox's life ends, which `alive` is.
+pub(crate) fn go_on(owned: &Arc<Owned>, running: Running, environment: &Environment, alive: CancellationToken) {
+    let Running { mailbox, alive: running } = running;
+    let has_any = !environment.start.is_empty() || !environment.services.is_empty();
+    let owned = Arc::clone(owned);
+    owned.house.tracker.clone().spawn(async move {
+        let told = async {
+            mailbox.hand_over(Arc::clone(&owned) as _).await?;
+            let settled = async {
+                owned.services.settled().await;
+                Ok::<_, String>(((), owned.services.summary()))
+            };
+            if has_any { owned.phase("services", settled).await } else { Ok(()) }
+        };
+        if let Some(Err(reason)) = alive.run_until_cancelled(told).await {
+            tracing::error!(session.id = %owned.id, "the services are not told of: {reason}");
+        }
+        alive.cancelled().await;
+        drop(running);
+    });
+}
+
 impl Crew {
     /// Runs the commands of `start`, starts the services, and returns when each is ready or has failed, with how they
     /// stand.
@@ -203,8 +246,7 @@ impl Crew {
             self.tracker.spawn(Keeper::new(self.clone(), service).keep());
         }
         self.alive.run_until_cancelled(self.services.settled()).await.ok_or_else(gone)?;
-        let summary = self.services.board.borrow().summary();
-        Ok(((), Some(summary).filter(|summary| !summary.is_empty())))
+        Ok(((), self.services.summary()))
     }
 
     /// Runs a command of `start`, and tells when it fails. What it leaves running goes on.

@@ -15,7 +15,7 @@ async fn house(sandboxes: u32) -> House {
 }
 
 /// A session whose turn holds its sandbox until it is stopped.
-async fn busy(house: &House) -> SessionId {
+pub async fn busy(house: &House) -> SessionId {
     let id = house.session("@@script:sleep@@").await;
     house.wait(&id, |kind| matches!(kind, EventKind::ToolCall(_))).await;
     house.state(&id, State::Running).await;

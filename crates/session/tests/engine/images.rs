@@ -173,7 +173,7 @@ async fn log(house: &House, image_id: &str) -> String {
 }
 
 /// The phases that have ended, in order.
-async fn phases(house: &House, id: &SessionId) -> Vec<String> {
+pub async fn phases(house: &House, id: &SessionId) -> Vec<String> {
     let ended = house.log(id).await.into_iter().filter_map(|event| match event.kind {
         EventKind::Phase { name, status: PhaseStatus::Ended, .. } if name != "agent" => Some(name),
         _ => None,

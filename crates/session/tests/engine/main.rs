@@ -15,6 +15,7 @@ mod images;
 mod kill;
 mod life;
 mod orphans;
+mod pools;
 mod services;
 mod snapshots;
 mod turns;

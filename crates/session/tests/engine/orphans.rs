@@ -1,6 +1,5 @@
-//! `kill -9` of the server and of the sandbox helper while sandboxes start, are put away and are removed and images are
-//! built: the next
-//! server leaves nothing behind that nobody accounts for.
+//! `kill -9` of the server and of the sandbox helper while sandboxes are kept warm, start, are put away and are removed, and
+//! images are built: the next server leaves nothing behind that nobody accounts for.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -24,9 +23,12 @@ fn config(folder: &Path) -> EngineConfig {
     config
 }
 
-async fn open(folder: &Path, model: &str) -> (Local, Engine) {
+/// Opens an engine with a pool of up to so many.
+async fn open(folder: &Path, model: &str, pool: u32) -> (Local, Engine) {
     let local = Local::open(LocalConfig::new(folder.join("sandboxes"))).await.unwrap();
-    let engine = Engine::open(config(folder), deps(folder, model, local.clone())).await.unwrap();
+    let mut config = config(folder);
+    config.pool.max = pool;
+    let engine = Engine::open(config, deps(folder, model, local.clone())).await.unwrap();
     (local, engine)
 }
 
@@ -51,7 +53,7 @@ fn child_that_churns() {
     let model = std::env::var("HOB_TEST_MODEL").unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (_local, engine) = open(&folder, &model).await;
+        let (_local, engine) = open(&folder, &model, 3).await;
         println!("open");
         for step in 0_u32.. {
             let script = ["note", "sleep", "hello"][step as usize % 3];
@@ -76,7 +78,7 @@ async fn after_any_kill_of_server_and_helper_nothing_is_left_behind() {
     for round in 0..KILLS {
         kill_one(folder, &model.base_url(), round);
     }
-    let (local, engine) = open(folder, &model.base_url()).await;
+    let (local, engine) = open(folder, &model.base_url(), 0).await;
     settle(&engine).await;
     engine.sweep().await.unwrap();
     let kept = account(folder, &engine).await;
