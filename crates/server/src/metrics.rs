@@ -109,6 +109,17 @@ impl Metrics {
             head(&mut text, name, "gauge", help);
             line(&mut text, name, "", value);
         }
+        let pool = engine.pool();
+        let families = [
+            ("hob_pool_ready", "gauge", "Warm sandboxes that a session could take.", pool.ready),
+            ("hob_pool_making", "gauge", "Warm sandboxes that are being made.", pool.making),
+            ("hob_pool_hits_total", "counter", "New sessions that were given a warm sandbox.", pool.hits),
+            ("hob_pool_misses_total", "counter", "New sessions for which there was none.", pool.misses),
+        ];
+        for (name, kind, help, value) in families {
+            head(&mut text, name, kind, help);
+            line(&mut text, name, "", value);
+        }
         self.counts().write(&mut text);
         Ok(text)
     }

@@ -105,6 +105,21 @@ pub const KEYS: &[Key] = &[
     ),
     key("capacity.wait", "time", "`\"1h\"`", "Longest wait for a place."),
     key(
+        "pool.sandboxes",
+        "number",
+        "`4`",
+        "Sandboxes that are kept warm for sessions to come, in all; 0 keeps none. They never hold a place that somebody waits for.",
+    ),
+    key("pool.per_repository", "number", "`2`", "Those of one repository, also where its `pool` asks for more."),
+    key("pool.per_person", "number", "`2`", "How many one person may have made warm by beginning to write prompts."),
+    key("pool.typing_for", "time", "`\"2m\"`", "How long such a one waits after the last sign of writing."),
+    key(
+        "pool.reserve",
+        "size",
+        "an eighth of the machine's",
+        "Memory that the machine keeps available: with less of it, the pool is drained.",
+    ),
+    key(
         "images.registries",
         "list",
         "the large public ones",
@@ -292,6 +307,8 @@ mod tests {
         sandboxes = 1
         memory = "1GiB"
         cpus = 1.0
+        [pool]
+        reserve = "1GiB"
         [registries.NAME]
         username = "u"
         password = "env:X"

@@ -33,6 +33,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// What all sandboxes together may use.
     pub capacity: Capacity,
+    /// How many sandboxes are kept warm.
+    pub pool: Pool,
     /// How images are built and kept.
     pub images: Images,
     /// Who the server is at registries of images, by the registry's name.
@@ -228,6 +230,29 @@ pub struct Capacity {
 impl Default for Capacity {
     fn default() -> Self {
         Self { sandboxes: None, memory: None, cpus: None, wait: Timespan::from_secs(3_600) }
+    }
+}
+
+/// `[pool]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// Warm sandboxes in all; 0 keeps none.
+    pub sandboxes: u32,
+    /// Those of one repository.
+    pub per_repository: u32,
+    /// Those that one person's typing keeps.
+    pub per_person: u32,
+    /// How long after its last sign typing counts.
+    pub typing_for: Timespan,
+    /// Memory that is left to others; an eighth of the machine's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<ByteSize>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { sandboxes: 4, per_repository: 2, per_person: 2, typing_for: Timespan::from_secs(120), reserve: None }
     }
 }
 

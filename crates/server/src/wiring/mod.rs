@@ -118,6 +118,7 @@ pub fn engine_config(config: &Config, data_dir: &Path) -> EngineConfig {
     engine.timeouts.question = config.session.answer_deadline.0;
     engine.timeouts.suspend_after = config.session.suspend_after.0;
     engine.capacity = sandboxes::capacity(&config.capacity, &sandboxes::Machine::this());
+    engine.pool = sandboxes::pool(&config.pool, &sandboxes::Machine::this());
     engine.timeouts.place = config.capacity.wait.0;
     engine.timeouts.sandbox_start = config.sandbox.start_deadline.0;
     engine.limits.sandbox = sandbox_limits(config);

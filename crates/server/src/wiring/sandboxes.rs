@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use hob_sandbox::{Docker, DockerConfig, Finding, Local, LocalConfig, Provider, SandboxError};
-use hob_session::Capacity;
+use hob_session::{Capacity, PoolRules};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config, SandboxProvider};
@@ -85,6 +85,18 @@ pub fn capacity(config: &config::Capacity, machine: &Machine) -> Capacity {
         sandboxes: config.sandboxes.unwrap_or(u32::MAX),
         memory_bytes: memory.unwrap_or(u64::MAX),
         cpu_millicores: config.cpus.map_or(machine.cpus * 8_000, |cpus| u64::from(super::millicores(cpus))),
+    }
+}
+
+/// How many sandboxes are kept warm.
+pub fn pool(config: &config::Pool, machine: &Machine) -> PoolRules {
+    PoolRules {
+        max: config.sandboxes,
+        per_repository: config.per_repository,
+        per_person: config.per_person,
+        typing_for: config.typing_for.0,
+        memory_reserve_bytes: config.reserve.map_or(machine.memory_bytes.unwrap_or(0) / 8, |size| size.0),
+        ..PoolRules::default()
     }
 }
 
