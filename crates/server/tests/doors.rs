@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{FIX, SAY, SLEEP, TestServer, assert_gap_free, kinds};
+use std::time::Duration;
+
+use common::{DEADLINE, FIX, SAY, SLEEP, TestServer, assert_gap_free, kinds};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -175,6 +177,36 @@ async fn metrics_tell_of_sessions_turns_phases_models_and_refusals() {
     ] {
         assert!(text.contains(expect), "{expect} in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn what_is_typed_makes_a_sandbox_warm_for_the_session_that_follows() {
+    let server = TestServer::start().await;
+    let repository = server.repository();
+    let (status, _) = server.post("/api/v1/typing", json!({ "repository": repository })).await;
+    assert_eq!(status, 204);
+    let ready = async || {
+        let text = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        text.contains("hob_pool_ready 1\n")
+    };
+    let warm = async {
+        while !ready().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, warm).await.expect("a sandbox is made warm");
+    let session = server.session_on(&repository, Some(FIX)).await;
+    let events = session.turns(1).await;
+    let is_warm = |event: &Value| event["name"] == "sandbox" && event["detail"] == "warm";
+    assert!(events.iter().any(is_warm), "{events:#?}");
+
+    let (status, problem) = server.post("/api/v1/typing", json!({ "repository": "/nowhere" })).await;
+    assert_eq!(status, 422, "{problem}");
+    let mut socket = server.socket().await;
+    socket.say(json!({ "op": "typing" })).await;
+    socket.say(json!({ "op": "typing", "repository": "/nowhere" })).await;
+    let told = socket.next_of("error").await;
+    assert!(told.to_string().contains("no such folder"), "{told}");
 }
 
 #[tokio::test]

@@ -64,6 +64,6 @@ pub(super) async fn create_session(
     Ok((StatusCode::CREATED, headers, Json(SessionCreated { id, prompt: created.prompt.map(Into::into) })))
 }
 
-fn no_model() -> Problem {
+pub(super) fn no_model() -> Problem {
     Problem::unusable("no-model", "No model is configured", crate::wiring::NO_MODEL)
 }

@@ -29,6 +29,7 @@ mod shapes;
 mod stats;
 mod stop;
 mod terminal;
+mod typing;
 
 use std::sync::Arc;
 
@@ -47,8 +48,9 @@ pub use extract::AUTHOR_HEADER;
 pub(crate) use extract::author as author_of;
 pub use shapes::{
     BuildImage, CheckOutcomeView, CreateSession, ImageList, ImageView, LimitsView, PhaseTimeView, PromptAccepted,
-    SessionCreated, SessionPage, SessionView, StatsView,
+    SessionCreated, SessionPage, SessionView, StatsView, Typing,
 };
+pub(crate) use typing::hear as hear_typing;
 
 use crate::auth::{Auth, Signed, origin::Hosts, require_owner, require_safe_origin};
 use crate::metrics::Metrics;
@@ -103,6 +105,7 @@ struct Description;
 fn v1() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_session::create_session, list_sessions::list_sessions))
+        .routes(routes!(typing::typing))
         .routes(routes!(get_session::get_session))
         .routes(routes!(stats::stats))
         .routes(routes!(queue_prompt::queue_prompt))

@@ -42,6 +42,22 @@ pub struct CreateSession {
     pub attempts: Option<u32>,
 }
 
+/// A session that somebody begins to write the prompt of.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct Typing {
+    /// An absolute path on the server's machine, or a URL.
+    pub repository: String,
+    /// The branch, tag or commit that work starts from; the default branch when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The agent's name; the configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The model's ID; the configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
 /// A picture.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Attachment {

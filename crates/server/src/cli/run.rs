@@ -1,7 +1,8 @@
 //! `hob run`: one prompt, start to end.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use hob_session::event::TurnOutcome;
@@ -12,8 +13,11 @@ use super::client::ClientError;
 use super::context::{print, print_json, remark};
 use super::follow::{Screen, Until, follow};
 use super::{Client, Context, Failure, private};
-use crate::api::{CreateSession, SessionCreated, SessionView};
+use crate::api::{BODY_BYTES_MAX, CreateSession, SessionCreated, SessionView, Typing};
 use crate::git;
+
+/// How often the server is told that somebody still types.
+const STILL_TYPING: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -35,9 +39,9 @@ pub(super) struct Run {
     /// Start it, print the session's ID and leave
     #[arg(long)]
     detach: bool,
-    /// What to do; - reads it from standard input
+    /// What to do; - reads it from standard input. On a terminal it is asked for when absent
     #[arg(value_name = "PROMPT")]
-    prompt: String,
+    prompt: Option<String>,
 }
 
 impl Run {
@@ -45,13 +49,25 @@ impl Run {
     pub(super) fn on(checkout: &Path, prompt: &str) -> Self {
         let repo = Some(checkout.display().to_string());
         let prompt = prompt.to_owned();
-        Self { repo, base: None, agent: None, model: None, attempts: 1, detach: false, prompt }
+        Self { repo, base: None, agent: None, model: None, attempts: 1, detach: false, prompt: Some(prompt) }
     }
 
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let repository = repository(self.repo.as_deref())?;
-        let prompt = prompt(self.prompt)?;
-        let client = private::client(context).await?;
+        let (client, prompt) = match self.prompt {
+            Some(argument) => {
+                let prompt = prompt(argument)?;
+                (private::client(context).await?, prompt)
+            }
+            None if std::io::stdin().is_terminal() => {
+                let client = private::client(context).await?;
+                let (base, agent, model) = (self.base.clone(), self.agent.clone(), self.model.clone());
+                let typing = Typing { repository: repository.clone(), base, agent, model };
+                let prompt = typed(&client, &typing).await?;
+                (client, prompt)
+            }
+            None => return Err(Failure::set_up("learn what to do: give PROMPT, or - to read it from standard input")),
+        };
         let request = CreateSession {
             repository,
             base: self.base,
@@ -97,7 +113,7 @@ fn prompt(argument: String) -> Result<String, Failure> {
     }
     let mut bytes = Vec::new();
     // One byte more than the server takes is enough for it to say so.
-    let limit = crate::api::BODY_BYTES_MAX as u64;
+    let limit = BODY_BYTES_MAX as u64;
     let read = std::io::Read::take(std::io::stdin().lock(), limit).read_to_end(&mut bytes);
     read.map_err(|error| Failure::set_up(format!("read the prompt from standard input: {error}")))?;
     let text = String::from_utf8(bytes)
@@ -105,6 +121,20 @@ fn prompt(argument: String) -> Result<String, Failure> {
     match text.trim_end() {
         "" => Err(Failure::set_up("read the prompt from standard input: it is empty")),
         text => Ok(text.to_owned()),
+    }
+}
+
+/// The prompt as somebody types it on the terminal, while a sandbox is made warm for it.
+async fn typed(client: &Client, typing: &Typing) -> Result<String, Failure> {
+    remark("What is to be done? Ctrl-D on an empty line sends it.");
+    let mut reading = tokio::task::spawn_blocking(|| prompt("-".to_owned()));
+    loop {
+        // What is wrong with the repository is better said before a long prompt is written than after it.
+        client.send_json("/api/v1/typing", typing).await.map_err(as_set_up)?;
+        tokio::select! {
+            read = &mut reading => return read.map_err(|error| Failure::Failed(error.to_string()))?,
+            () = tokio::time::sleep(STILL_TYPING) => {}
+        }
     }
 }
 

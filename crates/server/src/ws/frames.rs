@@ -6,6 +6,7 @@
 //! → {"op":"sub","topic":"sessions/ID"}            ← {"op":"snapshot","topic":…,"seq":9,"state":{…},"tail":[…]}
 //!                                                 ← {"op":"event","topic":…,"seq":10,"at_ms":…,"type":…,…}
 //! → {"op":"cmd","id":"c1","command":"prompt",…}   ← {"op":"ack","id":"c1","result":{…}} or {…,"error":{…}}
+//! → {"op":"typing","repository":…,"base":…}       the first keys of a prompt: a sandbox is made warm
 //!                                                 ← {"op":"error","topic":…,"error":{…}}
 //! ```
 //!
@@ -59,9 +60,18 @@ pub enum FromClient {
     },
     /// A prompt is being written.
     Typing {
-        /// For which repository, where there is no session yet.
+        /// For which repository, where there is no session yet: then a sandbox is made warm for it.
         #[serde(default)]
         repository: Option<String>,
+        /// The branch, tag or commit that work starts from.
+        #[serde(default)]
+        base: Option<String>,
+        /// The agent.
+        #[serde(default)]
+        agent: Option<String>,
+        /// The model.
+        #[serde(default)]
+        model: Option<String>,
     },
 }
 

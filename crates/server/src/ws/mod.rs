@@ -25,7 +25,7 @@ pub use commands::Acks;
 pub use frames::{FromClient, PROTOCOL, ToClient};
 pub use hub::{Frame, Hub};
 
-use crate::api::App;
+use crate::api::{App, Typing, hear_typing};
 use crate::problem::Problem;
 
 /// Frames that wait for one client.
@@ -190,7 +190,13 @@ impl Client {
                         drop(permit);
                     });
                 }
-                FromClient::Typing { .. } => {}
+                FromClient::Typing { repository: None, .. } => {}
+                FromClient::Typing { repository: Some(repository), base, agent, model } => {
+                    let typing = Typing { repository, base, agent, model };
+                    if let Err(problem) = hear_typing(&self.app, self.author.clone(), typing).await {
+                        self.say(&ToClient::error(None, &problem)).await;
+                    }
+                }
             }
         }
     }
