@@ -20,6 +20,15 @@ pub trait Agent: Send {
         stop: CancellationToken,
     ) -> Result<TurnEnd, AgentError>;
 
+    /// Gets ready for the first prompt, as far as that can be done without it. An agent that has nothing to do for it is
+    /// ready.
+    ///
+    /// # Errors
+    /// It cannot be prompted.
+    async fn get_ready(&mut self, _host: &dyn TurnHost) -> Result<(), AgentError> {
+        Ok(())
+    }
+
     /// Ends the agent and whatever it holds. An external agent's process is asked to leave before it is killed.
     async fn close(self: Box<Self>);
 }

@@ -23,7 +23,7 @@ use crate::id::SessionId;
 use crate::images::Images;
 use crate::log::{Beside, SessionLog};
 use crate::places::Places;
-use crate::pool::{self, Pool, Warm};
+use crate::pool::{self, Pool, Warm, WarmAgent};
 use crate::services::Services;
 use crate::store::{Store, StoreError};
 use crate::waiting::{Presence, WaitingSandbox};
@@ -93,6 +93,10 @@ pub(crate) struct Owned {
     pub(crate) uses: Arc<AtomicUsize>,
     /// The warm sandbox that it was made for, until it takes it.
     warm: Mutex<Option<Warm>>,
+    /// Whether it was made for a warm sandbox with an agent in it.
+    expects_agent: bool,
+    /// The agent of the warm sandbox, until the first turn takes it.
+    pub(crate) warm_agent: tokio::sync::Mutex<Option<WarmAgent>>,
     /// The agent between turns. A turn takes it, and puts it back when it ended in order.
     pub(crate) agent: tokio::sync::Mutex<Option<Box<dyn Agent>>>,
     access: OnceCell<Access>,
@@ -120,6 +124,8 @@ impl Owned {
             services,
             requests: Mutex::default(),
             uses: Arc::default(),
+            expects_agent: warm.as_ref().is_some_and(|warm| warm.agent.is_some()),
+            warm_agent: tokio::sync::Mutex::new(None),
             warm: Mutex::new(warm),
             agent: tokio::sync::Mutex::new(None),
             access: OnceCell::new_with(access),
@@ -154,6 +160,16 @@ impl Owned {
     /// Records events that belong to a turn or a start, and waits a while for room on a full disk.
     pub(crate) async fn record(&self, events: Vec<EventKind>) -> Result<(), StoreError> {
         self.log.append_patiently(events, Beside::default(), self.house.config.timeouts.disk_full).await
+    }
+
+    /// The agent that began in the warm sandbox, as soon as that is ready; none where there is none.
+    pub(crate) async fn take_warm_agent(&self) -> Option<WarmAgent> {
+        if !self.expects_agent {
+            return None;
+        }
+        // It lives there, so whoever takes it may change what is there.
+        self.agent_sandbox.ready().await.ok()?;
+        self.warm_agent.lock().await.take()
     }
 
     /// Whether there is a warm sandbox to be taken.
@@ -223,6 +239,7 @@ impl Owned {
     /// Ends the agent that waits between turns, with all that it has started; false when it did not leave by itself in
     /// that time.
     pub(crate) async fn close_agent_within(&self, patience: Duration) -> bool {
+        drop(self.warm_agent.lock().await.take());
         let Some(agent) = self.agent.lock().await.take() else { return true };
         tokio::time::timeout(patience, agent.close()).await.is_ok()
     }

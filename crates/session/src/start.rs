@@ -56,6 +56,8 @@ pub(crate) struct Started {
 /// # Errors
 /// There is none, and why.
 pub(crate) async fn start(owned: &Owned) -> Result<Started, NoStart> {
+    // What began in an earlier sandbox is gone with it.
+    drop(owned.warm_agent.lock().await.take());
     let started = begin(owned).await;
     // One that was not needed holds no place, and would be behind at the next start.
     owned.discard_warm().await?;

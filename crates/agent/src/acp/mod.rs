@@ -271,6 +271,10 @@ impl Agent for AcpAgent {
         }
     }
 
+    async fn get_ready(&mut self, host: &dyn TurnHost) -> Result<(), AgentError> {
+        self.start(host, &CancellationToken::new()).await.map(drop)
+    }
+
     async fn close(mut self: Box<Self>) {
         let deadline = self.config.deadlines.close;
         let leave = async {

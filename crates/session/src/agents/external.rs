@@ -200,6 +200,11 @@ impl Agent for External {
         ended.map_err(|error| self.with_last_words(error))
     }
 
+    async fn get_ready(&mut self, host: &dyn TurnHost) -> Result<(), AgentError> {
+        let ready = self.acp.get_ready(host).await;
+        ready.map_err(|error| self.with_last_words(error))
+    }
+
     async fn close(self: Box<Self>) {
         let Self { acp, ended, .. } = *self;
         Box::new(acp).close().await;

@@ -32,7 +32,7 @@ impl Making<'_> {
             warm.discard(&owned.house).await?;
             return Ok(None);
         }
-        let Warm { sandbox, footing, commit, mailbox, alive, .. } = warm;
+        let Warm { sandbox, footing, commit, agent, mailbox, alive, .. } = warm;
         owned.house.images.used(&footing.image_id, now_ms(owned));
         let is_at_base = commit == self.base.commit;
         let running = is_at_base.then_some(Running { mailbox, alive });
@@ -45,6 +45,7 @@ impl Making<'_> {
         };
         owned.phase("sandbox", taken).await?;
         self.sync(&footing, &sandbox).await?;
+        *owned.warm_agent.lock().await = agent.filter(|_| is_at_base);
         Ok(Some((sandbox, running)))
     }
 }

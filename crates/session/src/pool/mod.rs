@@ -11,6 +11,7 @@
 //! crash there is a sandbox without a session, which the sweep removes.
 
 mod adopt;
+mod agent;
 mod book;
 mod claim;
 mod demand;
@@ -33,6 +34,7 @@ use crate::services::Hearer as _;
 pub use book::PoolCounts;
 
 pub(crate) use adopt::Running;
+pub(crate) use agent::{Begun, WarmAgent};
 pub(crate) use claim::Claim;
 pub(crate) use keeper::{build_ahead, keep};
 pub(crate) use kind::Kind;

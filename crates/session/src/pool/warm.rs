@@ -9,6 +9,7 @@ use std::time::Duration;
 use hob_sandbox::{Sandbox, SandboxError, SandboxId, Spec, Token};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::agent::{self, WarmAgent};
 use super::kind::Kind;
 use super::mailbox::Mailbox;
 use crate::config::{Access, Wishes};
@@ -39,6 +40,8 @@ pub(crate) struct Warm {
     pub(crate) commit: String,
     pub(crate) environment: Environment,
     pub(crate) services: Arc<Services>,
+    /// The agent, where it lives in the sandbox.
+    pub(crate) agent: Option<WarmAgent>,
     /// What there is to tell the session.
     pub(crate) mailbox: Arc<Mailbox>,
     /// The life of its services, which ends with it.
@@ -105,8 +108,9 @@ pub(super) async fn make(
     services.announce(&environment);
     let crew = Crew { services: Arc::clone(&services), hearer, sandbox: beside, tracker, alive: alive.clone() };
     services::begin_unheard(crew, environment.clone());
+    let agent = agent::begin(house, kind, id, &access, &sandbox, alive.clone());
     let (id, commit, alive) = (id.clone(), base.commit, alive.drop_guard());
-    Ok(Warm { id, sandbox, access, footing, commit, environment, services, mailbox, alive })
+    Ok(Warm { id, sandbox, access, footing, commit, environment, services, agent, mailbox, alive })
 }
 
 async fn start(

@@ -10,7 +10,7 @@ mod result;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hob_agent::{Agent, AgentError, Image, Prompt, StopReason, TurnEnd, catalogue};
+use hob_agent::{Agent, AgentError, Image, Prompt, StopReason, TurnEnd, TurnHost as _, catalogue};
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentStart;
@@ -22,6 +22,7 @@ use crate::event::{Event, EventKind, TurnOutcome};
 use crate::fold::Turn;
 use crate::git::inside;
 use crate::owned::Owned;
+use crate::pool::{Begun, WarmAgent};
 use crate::requests::Usage;
 use host::Host;
 use proof::Proof;
@@ -190,6 +191,11 @@ impl Work {
         if let Some(agent) = self.owned.agent.lock().await.take() {
             return Ok(agent);
         }
+        if let Some(warm) = self.stoppable(self.owned.take_warm_agent()).await?
+            && let Some(agent) = self.take_warm(warm).await?
+        {
+            return Ok(agent);
+        }
         let access = self.owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
         let (agent, model, author, resume) = self
             .owned
@@ -231,6 +237,19 @@ impl Work {
             }
         };
         Ok(self.stoppable(self.owned.phase("agent", begin)).await??)
+    }
+
+    /// The agent that began in the warm sandbox. Where it could not, that is told, and another is started.
+    async fn take_warm(&self, warm: WarmAgent) -> Result<Option<Box<dyn Agent>>, Halt> {
+        let limit = self.owned.house.config.timeouts.agent_start;
+        let ready = async { Ok::<_, String>((warm.ready(limit).await?, Some("warm".to_owned()))) };
+        let Ok(Begun { agent, updates }) = self.stoppable(self.owned.phase("agent", ready)).await? else {
+            return Ok(None);
+        };
+        for update in updates {
+            self.host.update(update).await;
+        }
+        Ok(Some(agent))
     }
 
     /// What happened before this turn, for an agent that starts anew.

@@ -6,7 +6,7 @@ use hob_session::event::{PhaseStatus, ServiceStatus, TurnOutcome};
 use hob_session::{Capacity, EngineConfig, EventKind, NewSession, PoolCounts, PoolRules, SessionId, State};
 
 use crate::crowd::busy;
-use crate::house::{House, LIMIT, ada, git, grace};
+use crate::house::{House, LIMIT, ada, git, grace, prompt};
 use crate::images::phases;
 use crate::turns::fix;
 
@@ -299,5 +299,64 @@ async fn without_a_pool_typing_still_has_the_image_built() {
     let id = new(&house).await;
     assert_eq!(std::fs::read_dir(&records).unwrap().count(), 1, "{}", house.timeline(&id).await);
     assert!(!was_warm(&house, &id).await);
+    house.close().await;
+}
+
+/// An agent that speaks the Agent Client Protocol, answers a prompt, and leaves a mark where its conversation opens.
+const AGENT: &str = r#"#!/bin/sh
+hear() { read -r line || exit 0; }
+say() { printf '%s\n' "$1"; }
+hear; say '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1,"agentCapabilities":{}}}'
+hear; say '{"jsonrpc":"2.0","id":2,"result":{"sessionId":"s1"}}'
+echo opened >> /tmp/opened
+hear
+say '{"method":"session/update","params":{"sessionId":"s1","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"Here."}}}}'
+say '{"jsonrpc":"2.0","id":3,"result":{"stopReason":"end_turn"}}'
+hear
+"#;
+
+/// Puts it where an agent of the catalogue is looked for.
+fn install(house: &House) {
+    let plan = hob_agent::catalogue::entry("opencode").unwrap().install_plan();
+    let program = house.folder.path().join("agents").join(plan.folder).join(plan.programs[0]);
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    std::fs::write(&program, AGENT).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_external_agent_has_begun_before_its_session_is_there() {
+    let house = house(|config| config.timeouts.suspend_after = Duration::from_millis(500)).await;
+    install(&house);
+    let external = || NewSession { agent: "opencode".to_owned(), ..house.new_session() };
+    house.engine.typing(&external()).await.unwrap();
+    ready(&house, 1).await;
+    let by_prompt = NewSession { prompt: Some(prompt("hello")), ..external() };
+    let id = house.engine.create(by_prompt).await.unwrap().session;
+    let (outcome, message) = house.turn_ended(&id, 1).await;
+    let log = house.timeline(&id).await;
+    assert_eq!((outcome, message.as_str()), (TurnOutcome::Done, "Here."), "{log}");
+    assert!(log.contains("phase agent Ended warm") && log.contains("AgentSession"), "{log}");
+    assert_eq!(log.matches("phase agent Ended").count(), 1, "{log}");
+    assert_eq!(house.sh(&id, "cat /tmp/opened").await, "opened");
+
+    // Put away and brought back, it begins anew like any other.
+    house.state(&id, State::Suspended).await;
+    house.engine.prompt(&id, prompt("again")).await.unwrap();
+    assert_eq!(house.turn_ended(&id, 2).await.0, TurnOutcome::Done, "{}", house.timeline(&id).await);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_warm_and_never_used_is_not_taken_for_one_that_runs() {
+    let house = house(|config| config.timeouts.suspend_after = Duration::from_millis(300)).await;
+    install(&house);
+    let external = || NewSession { agent: "opencode".to_owned(), ..house.new_session() };
+    house.engine.typing(&external()).await.unwrap();
+    ready(&house, 1).await;
+    let id = house.engine.create(external()).await.unwrap().session;
+    house.state(&id, State::Suspended).await;
+    house.engine.prompt(&id, prompt("hello")).await.unwrap();
+    assert_eq!(house.turn_ended(&id, 1).await.0, TurnOutcome::Done, "{}", house.timeline(&id).await);
     house.close().await;
 }
