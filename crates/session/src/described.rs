@@ -3,7 +3,9 @@
 //! Read from the base commit as the mirror holds it, so that an agent cannot make its own proof easier. A repository
 //! whose base has no checks is looked at again as the agent left it: the first tests of a repository are a change too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hob_sandbox::{Command, Sandbox, SandboxError};
@@ -12,6 +14,9 @@ use crate::checks::{Check, detect};
 use crate::environment::{self, Described};
 use crate::git::{GitError, Mirror};
 use crate::workspace::ROOT;
+
+/// Commits whose descriptions are kept.
+const DESCRIPTIONS_MAX: usize = 64;
 
 /// How long git may take to list the workspace.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -30,7 +35,35 @@ const LISTING_BYTES_MAX: usize = 32 << 20;
 /// # Errors
 /// The commit is not in the mirror.
 pub(crate) async fn describe(mirror: &Mirror, commit: &str) -> Result<Described, GitError> {
-    describe_with(mirror, commit, None).await
+    if let Some(known) = mirror.described.get(mirror, commit) {
+        return Ok(known);
+    }
+    let described = describe_with(mirror, commit, None).await?;
+    mirror.described.put(mirror, commit, described.clone());
+    Ok(described)
+}
+
+/// What was read of commits lately: most sessions start from a commit that another one has started from.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptions {
+    /// By mirror and commit, the latest last.
+    known: Mutex<VecDeque<(PathBuf, String, Described)>>,
+}
+
+impl Descriptions {
+    fn get(&self, mirror: &Mirror, commit: &str) -> Option<Described> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(folder, of, _)| of == commit && folder == mirror.folder());
+        found.map(|(_, _, described)| described.clone())
+    }
+
+    fn put(&self, mirror: &Mirror, commit: &str, described: Described) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push_back((mirror.folder().to_owned(), commit.to_owned(), described));
+        if known.len() > DESCRIPTIONS_MAX {
+            known.pop_front();
+        }
+    }
 }
 
 /// The same, with another text in place of the repository's own environment file.

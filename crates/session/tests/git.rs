@@ -54,6 +54,40 @@ async fn reading_the_tree_changes_nothing_that_the_agent_sees() {
     assert_eq!(git(&workspace.0, &["status", "--porcelain"]), before);
 }
 
+#[tokio::test]
+async fn a_mirror_follows_its_source_and_fetches_only_what_is_new() {
+    let place = Place::new().await;
+    let source = place.folder.path().join("source");
+    let name = source.to_str().unwrap();
+    let fetched = || std::fs::metadata(place.mirror.folder().join("FETCH_HEAD")).unwrap().modified().unwrap();
+    let before = fetched();
+    let mirror = place.mirrors.fetch(name, DEADLINE).await.unwrap();
+    assert_eq!((mirror.resolve(None).await.unwrap(), fetched()), (place.base.clone(), before), "there was nothing new");
+
+    let commit =
+        ["-c", "user.name=S", "-c", "user.email=s@example.org", "commit", "--quiet", "--allow-empty", "-m", "Next"];
+    git(&source, &commit);
+    git(&source, &["tag", "light"]);
+    git(&source, &["-c", "user.name=S", "-c", "user.email=s@example.org", "tag", "-m", "One", "v1"]);
+    git(&source, &["branch", "other", "HEAD~1"]);
+    let next = git(&source, &["rev-parse", "HEAD"]).trim().to_owned();
+    for _ in 0..2 {
+        let mirror = place.mirrors.fetch(name, DEADLINE).await.unwrap();
+        for (asked, commit, branch) in [
+            (None, &next, Some("main")),
+            (Some("main"), &next, Some("main")),
+            (Some("other"), &place.base.commit, Some("other")),
+            (Some("v1"), &next, None),
+            (Some("light"), &next, None),
+            (Some(&*place.base.commit), &place.base.commit, None),
+        ] {
+            let base = mirror.resolve(asked).await.unwrap();
+            assert_eq!((&base.commit, base.branch.as_deref()), (commit, branch), "{asked:?}");
+        }
+        assert!(mirror.resolve(Some("gone")).await.is_err());
+    }
+}
+
 /// Git compares times in whole seconds, and looks into a file that is as young as the index that knows it.
 #[tokio::test]
 async fn an_edit_in_the_second_of_the_checkout_that_keeps_the_length_is_seen() {

@@ -1,4 +1,4 @@
-//! The server's own bare copy of a repository: where checkouts come from and results arrive.
+//! The server's own bare copy of a repository: where workspaces come from and results arrive.
 //!
 //! Upstream branches are kept under `refs/remotes/origin/`, sessions' branches under `refs/heads/hob/`, so that neither
 //! can overwrite the other.
@@ -11,11 +11,16 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
+use super::refs::{self, Refs};
 use super::run::{Git, Identity};
 use super::{GitError, display_name};
+use crate::described::Descriptions;
 
 /// How long a call may take that stays on this machine.
 pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The file in a mirror that says what its source had when all of that was fetched.
+const NOTED: &str = "hob-refs";
 
 /// The mirrors of every repository that Hob knows, in one folder.
 #[derive(Debug)]
@@ -23,12 +28,14 @@ pub struct Mirrors {
     folder: PathBuf,
     /// One lock for each repository: two sessions that start at once share one fetch's work instead of racing.
     locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// What was read of them lately.
+    described: Arc<Descriptions>,
 }
 
 impl Mirrors {
     /// Mirrors in a folder of the data directory; it is made when the first repository comes.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), locks: Mutex::new(HashMap::new()) }
+        Self { folder: folder.into(), locks: Mutex::default(), described: Arc::default() }
     }
 
     /// The mirror of a repository, a local path or a URL, as fresh as its source is now.
@@ -39,14 +46,15 @@ impl Mirrors {
         let mirror = self.known(source);
         let lock = self.locks.lock().await.entry(mirror.source.clone()).or_default().clone();
         let _held = lock.lock().await;
-        mirror.update(deadline).await?;
-        Ok(mirror)
+        let refs = mirror.update(deadline).await?;
+        Ok(Mirror { refs, ..mirror })
     }
 
     /// The mirror of a repository as it is, without a look at its source.
     pub fn known(&self, source: &str) -> Mirror {
         let name = hex(&Sha256::digest(source.as_bytes())[..12]);
-        Mirror { source: source.to_owned(), folder: self.folder.join(format!("{name}.git")) }
+        let folder = self.folder.join(format!("{name}.git"));
+        Mirror { source: source.to_owned(), folder, refs: None, described: Arc::clone(&self.described) }
     }
 }
 
@@ -55,6 +63,10 @@ impl Mirrors {
 pub struct Mirror {
     source: String,
     folder: PathBuf,
+    /// What the source has, where the mirror has just been found to have all of it.
+    refs: Option<Arc<Refs>>,
+    /// What was read of commits lately, of this one and of others.
+    pub(crate) described: Arc<Descriptions>,
 }
 
 /// Where a session's work starts.
@@ -108,6 +120,9 @@ impl Mirror {
     /// # Errors
     /// There is no such thing; the error lists a few branches.
     pub async fn resolve(&self, base: Option<&str>) -> Result<Base, GitError> {
+        if let Some(known) = self.refs.as_ref().and_then(|refs| refs.resolve(base)) {
+            return Ok(known);
+        }
         let Some(base) = base else {
             let commit =
                 self.local("read the repository's HEAD").line(["rev-parse", "--verify", "refs/hob/head"]).await?;
@@ -241,8 +256,15 @@ impl Mirror {
         Ok(PushOutcome::Pushed { remote: display_name(&self.source) })
     }
 
-    async fn update(&self, deadline: Duration) -> Result<(), GitError> {
-        let head = self.remote_head(deadline).await?;
+    /// Fetches what the source has and the mirror has not. Gives what the source has, where that was nothing.
+    async fn update(&self, deadline: Duration) -> Result<Option<Arc<Refs>>, GitError> {
+        let answer = self.ask(deadline).await?;
+        let noted = self.folder.join(NOTED);
+        let known = tokio::fs::read_to_string(&noted).await.unwrap_or_default();
+        let refs = Refs::read(&answer);
+        if known == answer {
+            return Ok(Some(Arc::new(refs)));
+        }
         if !self.folder.join("HEAD").exists() {
             self.init().await?;
         }
@@ -251,25 +273,34 @@ impl Mirror {
         let rest = ["+refs/tags/*:refs/tags/*", "+HEAD:refs/hob/head"];
         let fetch = Git { folder: &self.folder, identity: Identity::Person, action: "fetch the repository", deadline };
         fetch.run(arguments.iter().chain(&rest)).await.map_err(|error| self.unreachable(error))?;
+        let head = refs.head.clone().unwrap_or_default();
         self.local("note the default branch").run(["config", "hob.head", &head]).await?;
-        Ok(())
+        let listing = ["for-each-ref", "--format=%(objectname) %(refname:lstrip=3)", "refs/remotes/origin"];
+        let branches = self.local("list what was fetched").line(listing).await?;
+        // Not where the source has moved on between the two. Where it is lost, the next start fetches in vain.
+        if refs.has_branches(&branches)
+            && let Err(error) = tokio::fs::write(&noted, &answer).await
+        {
+            tracing::warn!(file = %noted.display(), "what was fetched is not noted: {error}");
+        }
+        Ok(None)
     }
 
-    /// The branch that the source's `HEAD` names; empty where it is detached.
-    async fn remote_head(&self, deadline: Duration) -> Result<String, GitError> {
+    /// What the source has: its `HEAD`, branches and tags.
+    async fn ask(&self, deadline: Duration) -> Result<String, GitError> {
         let repository = display_name(&self.source);
         if self.source.starts_with('-') || self.source.contains("::") {
             let reason = "a repository is a path or a URL".to_owned();
             return Err(GitError::Unreachable { repository, reason });
         }
         let ask = Git { folder: Path::new("/"), identity: Identity::Person, action: "read the repository", deadline };
-        let answer = ask.line(["ls-remote", "--symref", "--", &self.source, "HEAD"]).await;
+        let arguments = ["ls-remote", "--symref", "--", &self.source];
+        let answer = ask.line(arguments.iter().chain(&refs::PATTERNS)).await;
         let answer = answer.map_err(|error| self.unreachable(error))?;
-        if answer.is_empty() {
+        if !answer.lines().any(|line| line.ends_with("\tHEAD")) {
             return Err(GitError::Empty { repository });
         }
-        let branch = answer.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
-        Ok(branch.unwrap_or_default().to_owned())
+        Ok(answer)
     }
 
     /// Makes the bare repository beside its place and moves it there, so that a half-made one is never used.

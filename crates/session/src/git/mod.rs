@@ -9,6 +9,7 @@ pub mod carry;
 pub mod inside;
 mod mirror;
 mod receive;
+mod refs;
 mod run;
 
 pub use mirror::{Base, Mirror, Mirrors, PushOutcome, Stat};
