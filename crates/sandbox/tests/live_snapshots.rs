@@ -72,7 +72,7 @@ async fn whatever_is_written_meanwhile_a_copy_is_of_one_moment() {
 async fn where_nothing_was_written_the_last_one_is_still_it() {
     let bench = Bench::new().await;
     let sandbox = bench.sandbox("same").await;
-    ok(&sandbox, "mkdir /workspace/a; echo x > /workspace/a/x").await;
+    ok(&sandbox, "mkdir /workspace/a; echo x > /workspace/a/x; echo z > /workspace/z").await;
     // So that what was written lies before the copy for certain.
     tokio::time::timeout(Duration::from_secs(10), async {
         loop {
@@ -86,8 +86,11 @@ async fn where_nothing_was_written_the_last_one_is_still_it() {
     .unwrap();
     let kept = live(&bench, "same").await;
     ok(&sandbox, "rm /workspace/a/x").await;
+    ok(&sandbox, "echo y > /workspace/y").await;
     let next = live(&bench, "same").await;
     assert_ne!(next.layers, kept.layers);
+    assert_eq!(ok(&fork(&bench, "next", &next).await, "cat /workspace/y /workspace/z; ls /workspace/a").await, "y\nz");
+    bench.local.destroy(&id("next")).await.unwrap();
     let layers = || std::fs::read_dir(bench.data().join("layers")).unwrap().count();
     assert_eq!(layers(), 2, "the layer that is written to, and the last copy");
     bench.local.pin(&id("turn-1"), &next.layers).await.unwrap();

@@ -48,6 +48,9 @@ async fn the_branch_is_pulled_into_the_checkout() {
     assert!(stdout(&shown).contains("$1 + $2"));
     let diff = server.hob(&["diff", id]).await;
     assert!(stdout(&diff).contains("+    echo $(($1 + $2))"));
+    let frozen = server.hob(&["session", "snapshot", id, "--json"]).await;
+    let frozen: Value = serde_json::from_str(stdout(&frozen)).unwrap();
+    assert!(frozen["entries"].as_u64().unwrap() > 0 && !frozen["layers"].as_array().unwrap().is_empty(), "{frozen}");
     let show = server.hob(&["session", "show", id]).await;
     assert!(stdout(&show).contains("last turn   done"), "{}", stdout(&show));
     assert!(stdout(&show).contains("start       queue "), "{}", stdout(&show));

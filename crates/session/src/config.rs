@@ -176,6 +176,9 @@ pub struct EngineLimits {
     pub output_bytes_max: usize,
     /// The largest file that is read or written through the engine, in bytes.
     pub file_bytes_max: usize,
+    /// The end of a turn is followed by a snapshot as long as the sandbox has written no more than this since it was
+    /// started, in bytes.
+    pub turn_snapshot_bytes_max: u64,
     /// What a sandbox may use.
     pub sandbox: hob_sandbox::Limits,
 }
@@ -190,6 +193,7 @@ impl Default for EngineLimits {
             diff_bytes_max: 16 << 20,
             output_bytes_max: 8 << 20,
             file_bytes_max: 16 << 20,
+            turn_snapshot_bytes_max: 128 << 20,
             sandbox: hob_sandbox::Limits::default(),
         }
     }

@@ -336,7 +336,12 @@ impl Driver {
         let work = Work::new(Arc::clone(&self.owned), turn, stop.clone(), told.clone()).await;
         let workspace = Arc::clone(&self.owned.workspace);
         let grace = self.owned.house.config.timeouts.stop_grace + CUT_OFF;
-        let mut task = self.owned.house.tracker.spawn(work.run());
+        let owned = Arc::clone(&self.owned);
+        let mut task = self.owned.house.tracker.spawn(async move {
+            snapshot::let_freeze(&owned).await;
+            work.run().await
+        });
+        let owned = Arc::clone(&self.owned);
         self.owned.house.tracker.spawn(async move {
             let cut_off = async {
                 stop.cancelled().await;
@@ -351,7 +356,13 @@ impl Driver {
                     broken(&turn_id, "it did not end when it was told to, and was cut off")
                 }
             };
+            // Before the next turn can begin, which changes the files.
+            let freezing = snapshot::begin(&owned).await;
+            let turn_id = report.turn_id.clone();
             tell(&told, Input::TurnFinished(report)).await;
+            if let Some(freezing) = freezing {
+                snapshot::after_turn(&owned, turn_id, freezing).await;
+            }
         });
     }
 

@@ -2,6 +2,7 @@
 
 mod images;
 mod reach;
+mod snapshots;
 mod sweep;
 mod usage;
 

@@ -234,6 +234,12 @@ pub enum EventKind {
         entries: u64,
         /// Bytes in those files.
         bytes: u64,
+        /// The turn that had just ended, where it was taken for that.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        turn_id: Option<String>,
+        /// For how long the sandbox stood still for it, where it runs on.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        paused_ms: Option<u64>,
     },
     /// Files of the session could not be brought back as they were.
     FilesLost {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use hob_agent::Author;
+use hob_sandbox::Snapshot;
 
 use crate::admission::Place;
 use crate::checks::clip;
@@ -42,6 +43,8 @@ pub struct SessionState {
     pub synced: bool,
     /// Since when nothing runs.
     pub idle_since_ms: u64,
+    /// The last snapshot.
+    pub snapshot: Option<Snapshot>,
     /// What was last told of files that are lost.
     pub files_lost: Option<String>,
     /// Whoever asked to close the session while a turn ran; the closing follows when the turn has ended.
@@ -115,6 +118,7 @@ impl SessionState {
             agent_session: None,
             synced: false,
             idle_since_ms: at_ms,
+            snapshot: None,
             files_lost: None,
             archiving: None,
             wanted: false,
@@ -201,6 +205,10 @@ impl SessionState {
                 }
                 return false;
             }
+            EventKind::SnapshotTaken { layers, entries, bytes, .. } => {
+                self.snapshot = Some(Snapshot { layers: layers.clone(), entries: *entries, bytes: *bytes });
+                return false;
+            }
             EventKind::FilesLost { text } => {
                 self.files_lost = Some(text.clone());
                 return false;
@@ -247,6 +255,10 @@ impl SessionState {
     }
 
     fn enter(&mut self, to: State, at_ms: u64) {
+        if to == State::Suspended && self.summary.state != State::Suspending {
+            // Its sandbox is gone, and may have written something since.
+            self.snapshot = None;
+        }
         self.summary.state = to;
         self.summary.place = None;
         match to {

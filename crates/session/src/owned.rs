@@ -99,6 +99,8 @@ pub(crate) struct Owned {
     pub(crate) warm_agent: tokio::sync::Mutex<Option<WarmAgent>>,
     /// The agent between turns. A turn takes it, and puts it back when it ended in order.
     pub(crate) agent: tokio::sync::Mutex<Option<Box<dyn Agent>>>,
+    /// Held while the files are frozen that a turn has left.
+    pub(crate) freezing: Arc<tokio::sync::Mutex<()>>,
     access: OnceCell<Access>,
 }
 
@@ -128,6 +130,7 @@ impl Owned {
             warm_agent: tokio::sync::Mutex::new(None),
             warm: Mutex::new(warm),
             agent: tokio::sync::Mutex::new(None),
+            freezing: Arc::default(),
             access: OnceCell::new_with(access),
         }
     }

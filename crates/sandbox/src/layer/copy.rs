@@ -3,6 +3,8 @@
 //! It goes through the layer twice: while the sandbox runs, and then, while it is frozen, over whatever has changed since.
 //! So a sandbox stands still for as long as it takes to look at its files, and not for as long as it takes to copy them.
 //!
+//! What has not changed since the copy before is not copied again: it gets a second name, as frozen files never change.
+//!
 //! What has changed is known by the time of the last change (`ctime`), which nobody can set. Two things are to be known
 //! of it. It is as coarse as the kernel's clock tick, so what changed shortly before the first pass counts as changed. And
 //! a process that has a file mapped writes to it without a trace, until the kernel writes the page out and sees the next
@@ -61,10 +63,18 @@ pub(super) fn changed_since(tree: &Path, since: Moment) -> io::Result<bool> {
     Ok(changed)
 }
 
+/// A frozen copy of the same layer, and when it was begun.
+#[derive(Debug, Clone)]
+pub(super) struct Prior {
+    pub(super) tree: PathBuf,
+    pub(super) begun: Moment,
+}
+
 /// A copy in the making.
 pub(super) struct Copy<'a> {
     source: OwnedFd,
     target: &'a Path,
+    prior: Option<Prior>,
     /// When everything was begun to be written out.
     begun: Moment,
     /// What was copied in the first pass, and how it was then.
@@ -95,8 +105,8 @@ struct Pass {
 
 impl<'a> Copy<'a> {
     /// Begins a copy of `source` in `target`, which is there and empty.
-    pub(super) fn new(source: &Path, target: &'a Path, begun: Moment) -> io::Result<Self> {
-        Ok(Self { source: top(source)?, target, begun, seen: BTreeMap::new(), made: BTreeSet::new() })
+    pub(super) fn new(source: &Path, target: &'a Path, prior: Option<Prior>, begun: Moment) -> io::Result<Self> {
+        Ok(Self { source: top(source)?, target, prior, begun, seen: BTreeMap::new(), made: BTreeSet::new() })
     }
 
     /// Goes through it while the sandbox runs.
@@ -163,6 +173,7 @@ impl<'a> Copy<'a> {
         remove(&target)?;
         match (found.kind, another_name) {
             (_, Some(name)) => fs::hard_link(self.target.join(name), &target),
+            (FileType::RegularFile, None) if self.is_in_prior(found, &target) => Ok(()),
             (FileType::RegularFile, None) => place_file(found, &target, pass),
             (FileType::Symlink, None) => {
                 let to = rustix::fs::readlinkat(found.folder, found.name, Vec::new())?;
@@ -175,6 +186,13 @@ impl<'a> Copy<'a> {
                 dress_name(&target, found)
             }
         }
+    }
+
+    /// Gives a file that has not changed since the copy before a second name. Where that cannot be, it is copied.
+    fn is_in_prior(&self, found: &Found<'_>, target: &Path) -> bool {
+        let unchanged = |prior: &&Prior| Moment::of_change(&found.stat).is_before(prior.begun);
+        let prior = self.prior.as_ref().filter(unchanged);
+        prior.is_some_and(|prior| fs::hard_link(prior.tree.join(found.path), target).is_ok())
     }
 
     fn dress_folder(&self, path: &Path) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::copy::{Copy, Moment, changed_since};
+use super::copy::{Copy, Moment, Prior, changed_since};
 use super::manifest::Manifest;
 use super::{LayerId, Layers};
 use crate::freezer::Freezer;
@@ -23,10 +23,21 @@ pub(crate) struct Live {
 }
 
 impl Layers {
-    /// Freezes in `fresh`, whose tree is empty, a copy of a layer that a sandbox writes to.
-    pub(crate) fn copy(&self, open: &LayerId, fresh: &LayerId, freezer: &Freezer) -> Result<Live, SandboxError> {
+    /// Freezes in `fresh`, whose tree is empty, a copy of a layer that a sandbox writes to. The copy before, and when it
+    /// was begun, save the copying of what has not changed since.
+    pub(crate) fn copy(
+        &self,
+        open: &LayerId,
+        fresh: &LayerId,
+        before: Option<(&LayerId, Moment)>,
+        freezer: &Freezer,
+    ) -> Result<Live, SandboxError> {
         let (source, target) = (self.tree_of(open), self.tree_of(fresh));
-        let (begun, paused) = copy(&source, &target, freezer).map_err(SandboxError::io("copy", &source))?;
+        // What is torn is not handed on.
+        let before = before.filter(|(layer, _)| self.verify(layer).is_ok());
+        let prior = before.map(|(layer, begun)| Prior { tree: self.tree_of(layer), begun });
+        let copied = copy(&source, &target, prior, freezer);
+        let (begun, paused) = copied.map_err(SandboxError::io("copy", &source))?;
         Ok(Live { manifest: self.freeze(fresh)?, begun, paused })
     }
 
@@ -37,10 +48,10 @@ impl Layers {
     }
 }
 
-fn copy(source: &Path, target: &Path, freezer: &Freezer) -> io::Result<(Moment, Duration)> {
+fn copy(source: &Path, target: &Path, prior: Option<Prior>, freezer: &Freezer) -> io::Result<(Moment, Duration)> {
     let begun = Moment::of(target)?;
     rustix::fs::syncfs(File::open(target)?)?;
-    let mut copy = Copy::new(source, target, begun)?;
+    let mut copy = Copy::new(source, target, prior, begun)?;
     copy.ahead()?;
     let pause = Instant::now();
     let frozen = freezer.freeze()?;

@@ -58,7 +58,8 @@ impl Inner {
         }
         self.check_room(id, open)?;
         let making = self.layers.begin(id, record.last_layer)?;
-        let live = self.layers.copy(open, making.id(), freezer)?;
+        let before = record.live.as_ref().map(|live| (&live.layer, live.since));
+        let live = self.layers.copy(open, making.id(), before, freezer)?;
         record.last_layer = making.id().number();
         record.live = Some(LiveLayer { layer: making.id().clone(), since: live.begun });
         record::write(&self.folder_of(id), &record)?;

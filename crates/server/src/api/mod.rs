@@ -26,6 +26,7 @@ mod login;
 mod queue_prompt;
 mod remove_image;
 mod shapes;
+mod snapshot;
 mod stats;
 mod stop;
 mod terminal;
@@ -48,7 +49,7 @@ pub use extract::AUTHOR_HEADER;
 pub(crate) use extract::author as author_of;
 pub use shapes::{
     BuildImage, CheckOutcomeView, CreateSession, ImageList, ImageView, LimitsView, PhaseTimeView, PromptAccepted,
-    SessionCreated, SessionPage, SessionView, StatsView, Typing,
+    SessionCreated, SessionPage, SessionView, SnapshotView, StatsView, Typing,
 };
 pub(crate) use typing::hear as hear_typing;
 
@@ -111,6 +112,7 @@ fn v1() -> OpenApiRouter<App> {
         .routes(routes!(queue_prompt::queue_prompt))
         .routes(routes!(cancel_prompt::cancel_prompt))
         .routes(routes!(stop::stop))
+        .routes(routes!(snapshot::take_snapshot))
         .routes(routes!(archive::archive))
         .routes(routes!(answer_permission::answer_permission))
         .routes(routes!(answer_question::answer_question))

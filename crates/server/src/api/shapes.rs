@@ -174,6 +174,20 @@ pub struct StatsView {
     pub limits: Option<LimitsView>,
 }
 
+/// A session's files, frozen.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotView {
+    /// The layers that hold them, topmost first.
+    pub layers: Vec<String>,
+    /// Files, folders and all else in the topmost layer.
+    pub entries: u64,
+    /// Bytes in those files.
+    pub bytes: u64,
+    /// For how long the sandbox stood still for it; absent where nothing was written since the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_ms: Option<u64>,
+}
+
 /// What a sandbox may use.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LimitsView {
@@ -353,6 +367,14 @@ impl From<engine::Summary> for SessionView {
                 .map(|service| ServiceView { name: service.name, status: word(service.status), detail: service.detail })
                 .collect(),
         }
+    }
+}
+
+impl From<hob_sandbox::LiveSnapshot> for SnapshotView {
+    fn from(taken: hob_sandbox::LiveSnapshot) -> Self {
+        let hob_sandbox::LiveSnapshot { snapshot, paused_ms } = taken;
+        let layers = snapshot.layers.iter().map(ToString::to_string).collect();
+        Self { layers, entries: snapshot.entries, bytes: snapshot.bytes, paused_ms }
     }
 }
 

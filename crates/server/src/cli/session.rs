@@ -8,8 +8,8 @@ use serde_json::json;
 use super::context::{print, print_json, table};
 use super::follow::{Screen, Until, follow, print_log};
 use super::{Client, Context, Failure};
-use crate::api::{LimitsView, PhaseTimeView, PromptAccepted, SessionPage, SessionView, StatsView};
-use crate::render::style::{ago, clean, counted, duration, first_line, thousands};
+use crate::api::{LimitsView, PhaseTimeView, PromptAccepted, SessionPage, SessionView, SnapshotView, StatsView};
+use crate::render::style::{ago, clean, counted, duration, first_line, size, thousands};
 use crate::render::waiting_for_place;
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +51,11 @@ pub(super) enum Session {
         /// The session
         id: String,
     },
+    /// Freeze a session's files as they are now; its sandbox runs on
+    Snapshot {
+        /// The session
+        id: String,
+    },
     /// Answer a question of the agent, or a permission request with one of its options
     Answer {
         /// The session
@@ -81,6 +86,7 @@ impl Session {
             }
             Self::Prompt { id, text, follow: watch } => prompt(context, &client, &id, &text, watch).await,
             Self::Stop { id } => Ok(client.act(&format!("/api/v1/sessions/{id}/stop")).await?),
+            Self::Snapshot { id } => snapshot(context, &client, &id).await,
             Self::Answer { id, request, text } => answer(&client, &id, &request, &text).await,
             Self::Archive { id } => Ok(client.act(&format!("/api/v1/sessions/{id}/archive")).await?),
         }
@@ -201,6 +207,18 @@ async fn prompt(context: &Context, client: &Client, id: &str, text: &str, watch:
         (true, _) => print_json(&accepted),
         (false, 0) => print("queued; it starts now\n"),
         (false, position) => print(&format!("queued after {position} other\n")),
+    }
+}
+
+async fn snapshot(context: &Context, client: &Client, id: &str) -> Result<(), Failure> {
+    let taken: SnapshotView = client.post(&format!("/api/v1/sessions/{id}/snapshot"), &json!({})).await?;
+    if context.json() {
+        return print_json(&taken);
+    }
+    let files = format!("{} in {}", size(taken.bytes), counted(taken.entries, "file"));
+    match taken.paused_ms {
+        Some(paused_ms) => print(&format!("frozen: {files}; the sandbox stood still for {paused_ms} ms\n")),
+        None => print(&format!("nothing was written since the last snapshot: {files}\n")),
     }
 }
 

@@ -57,6 +57,12 @@ pub const KEYS: &[Key] = &[
     key("session.answer_deadline", "time", "`\"10m\"`", "How long an agent waits for a person's answer."),
     key("session.suspend_after", "time", "`\"10m\"`", "How long a sandbox stays up with nothing to do."),
     key(
+        "session.turn_snapshot_max",
+        "size",
+        "`\"128MiB\"`",
+        "The end of a turn is followed by a snapshot as long as the sandbox has written no more than this since it was started. `\"0\"` takes none.",
+    ),
+    key(
         "sandbox.provider",
         "`\"local\"` or `\"docker\"`",
         "`\"local\"`",

@@ -108,6 +108,8 @@ pub struct Session {
     pub answer_deadline: Timespan,
     /// Idle time after which a sandbox is put away.
     pub suspend_after: Timespan,
+    /// What a sandbox may have written for a turn's end to be followed by a snapshot.
+    pub turn_snapshot_max: ByteSize,
 }
 
 impl Default for Session {
@@ -122,6 +124,7 @@ impl Default for Session {
             agent_idle: Timespan::from_secs(900),
             answer_deadline: Timespan::from_secs(600),
             suspend_after: Timespan::from_secs(600),
+            turn_snapshot_max: ByteSize(128 << 20),
         }
     }
 }

@@ -122,6 +122,7 @@ pub fn engine_config(config: &Config, data_dir: &Path) -> EngineConfig {
     engine.timeouts.place = config.capacity.wait.0;
     engine.timeouts.sandbox_start = config.sandbox.start_deadline.0;
     engine.limits.sandbox = sandbox_limits(config);
+    engine.limits.turn_snapshot_bytes_max = config.session.turn_snapshot_max.0;
     engine.images = image_rules(&config.images);
     engine
 }
