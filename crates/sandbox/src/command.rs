@@ -198,6 +198,13 @@ pub enum SandboxEvent {
         /// Kills since the start.
         kills: u64,
     },
+    /// It has written four fifths of what it may.
+    DiskNearlyFull {
+        /// What its layers hold.
+        used_bytes: u64,
+        /// What they may hold.
+        limit_bytes: u64,
+    },
     /// It wrote more than it may; every command of it was killed.
     DiskFull {
         /// What its layers hold.

@@ -75,23 +75,42 @@ pub(crate) struct Gauge {
     measured: Option<Instant>,
     /// What it used when it was last called to order: only what is written beyond that counts again.
     tolerated: u64,
+    /// Whether it was said that it comes near to its limit.
+    warned: bool,
+}
+
+/// What follows from a measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All is well, or was said already.
+    Fine,
+    /// It has come near to its limit: four fifths of it.
+    NearlyFull,
+    /// It is over its limit and has to be stopped.
+    Full,
 }
 
 impl Gauge {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: 0, free_then: 0, measured: None, tolerated: 0 }
+        Self { limit, used: 0, free_then: 0, measured: None, tolerated: 0, warned: false }
     }
 
     /// Whether it could be over its limit, given the free bytes of the file system.
     pub(crate) fn is_due(&self, free: u64, now: Instant) -> bool {
         let Some(measured) = self.measured else { return true };
-        let left = self.limit.max(self.tolerated).saturating_sub(self.used);
+        let next = if self.used < self.near() { self.near() } else { self.limit.max(self.tolerated) };
+        let left = next.saturating_sub(self.used);
         let quiet = free >= self.free_then && now < measured + REMEASURE;
         !quiet && (self.free_then.saturating_sub(free) >= left || now >= measured + REMEASURE)
     }
 
-    /// Takes a measurement; `true` when the sandbox has to be stopped.
-    pub(crate) fn measure(&mut self, used: u64, free: u64, now: Instant) -> bool {
+    /// From here on it is near to its limit.
+    fn near(&self) -> u64 {
+        self.limit / 5 * 4
+    }
+
+    /// Takes a measurement.
+    pub(crate) fn measure(&mut self, used: u64, free: u64, now: Instant) -> Verdict {
         (self.used, self.free_then, self.measured) = (used, free, Some(now));
         if used <= self.limit {
             self.tolerated = 0;
@@ -100,8 +119,11 @@ impl Gauge {
         if over {
             // After everything was killed its owner may still tidy up, and a little room is needed for that.
             self.tolerated = used + (16 << 20);
+            return Verdict::Full;
         }
-        over
+        let (is_near, was_warned) = (used >= self.near(), self.warned);
+        self.warned = is_near;
+        if is_near && !was_warned { Verdict::NearlyFull } else { Verdict::Fine }
     }
 }
 
@@ -116,10 +138,16 @@ mod tests {
         let now = Instant::now();
         let mut gauge = Gauge::new(100 * MB);
         assert!(gauge.is_due(1000 * MB, now), "nothing is known at first");
-        assert!(!gauge.measure(10 * MB, 1000 * MB, now));
+        assert_eq!(gauge.measure(10 * MB, 1000 * MB, now), Verdict::Fine);
         assert!(!gauge.is_due(1000 * MB, now));
-        assert!(!gauge.is_due(911 * MB, now), "89 MB went somewhere, and it had 90 left");
-        assert!(gauge.is_due(910 * MB, now));
+        assert!(!gauge.is_due(931 * MB, now), "69 MB went somewhere, and it had 70 left until it is near");
+        assert!(gauge.is_due(930 * MB, now));
+        assert_eq!(gauge.measure(80 * MB, 930 * MB, now), Verdict::NearlyFull);
+        assert_eq!(gauge.measure(81 * MB, 930 * MB, now), Verdict::Fine, "it is said once");
+        assert!(!gauge.is_due(912 * MB, now), "18 MB went somewhere, and it had 19 left");
+        assert!(gauge.is_due(911 * MB, now));
+        assert_eq!(gauge.measure(10 * MB, 911 * MB, now), Verdict::Fine);
+        assert_eq!(gauge.measure(90 * MB, 911 * MB, now), Verdict::NearlyFull, "it has come back");
         assert!(gauge.is_due(1000 * MB, now + REMEASURE), "others may have given back what it took");
     }
 
@@ -127,11 +155,12 @@ mod tests {
     fn one_that_is_over_is_called_to_order_once_until_it_writes_more() {
         let now = Instant::now();
         let mut gauge = Gauge::new(100 * MB);
-        assert!(gauge.measure(120 * MB, 0, now));
-        assert!(!gauge.measure(121 * MB, 0, now), "tidying up needs a little room");
-        assert!(gauge.measure(140 * MB, 0, now));
-        assert!(!gauge.measure(50 * MB, 0, now));
-        assert!(gauge.measure(101 * MB, 0, now));
+        let mut is_full = |used: u64| gauge.measure(used * MB, 0, now) == Verdict::Full;
+        assert!(is_full(120));
+        assert!(!is_full(121), "tidying up needs a little room");
+        assert!(is_full(140));
+        assert!(!is_full(50));
+        assert!(is_full(101));
     }
 
     #[test]

@@ -41,6 +41,6 @@ pub use layer::LayerId;
 pub use local::{Local, LocalConfig};
 pub use probe::{Finding, Grade};
 pub use process::{Process, Stdin};
-pub use provider::{Capabilities, Limit, Listed, LiveSnapshot, Provider, SandboxError, Snapshot};
+pub use provider::{Capabilities, DiskUse, Limit, Listed, LiveSnapshot, Provider, SandboxError, Snapshot};
 pub use sandbox::{Duplex, Sandbox};
 pub use spec::{Base, Gate, Limits, Mount, SandboxId, Spec, Token};

@@ -7,6 +7,7 @@
 //! give its guest two things: a way to the server, and who it is. What a [`Spec`] names of this machine (the workspace,
 //! mounts, the gateway's socket) it carries over the connection that the guest has opened.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -113,6 +114,36 @@ pub trait Provider: Send + Sync {
         Err(SandboxError::Refused { what: format!("a live snapshot of sandbox {id}"), reason })
     }
 
+    /// Writes frozen layers, topmost first, as one archive, packed with gzip. They stay for as long as a sandbox or a pin
+    /// needs them.
+    ///
+    /// # Errors
+    /// This provider has no archives, a layer is torn or gone, or the archive could not be written.
+    async fn export(&self, layers: &[LayerId], to: Box<dyn Write + Send>) -> Result<(), SandboxError> {
+        drop((layers, to));
+        Err(no_archives())
+    }
+
+    /// Takes in an archive of [`Provider::export`] and gives its layers, topmost first, which are kept under a name as by
+    /// [`Provider::pin`]. Whoever made it is not believed: it is bounded, nothing of it leads outside, and its layers are
+    /// held against what it says of them.
+    ///
+    /// # Errors
+    /// This provider has no archives, it is cut off, altered or hostile, or the disk did not take it.
+    async fn import(&self, name: &SandboxId, from: Box<dyn Read + Send>) -> Result<Vec<LayerId>, SandboxError> {
+        drop((name, from));
+        Err(no_archives())
+    }
+
+    /// What the files of a sandbox take on disk, also while it does not run; nothing where the provider does not know.
+    ///
+    /// # Errors
+    /// The disk could not be asked.
+    async fn disk_use(&self, id: &SandboxId) -> Result<Option<DiskUse>, SandboxError> {
+        drop(id.clone());
+        Ok(None)
+    }
+
     /// Keeps layers under a name of its own, also when no sandbox needs them any more. Another pin of that name is
     /// replaced.
     ///
@@ -151,6 +182,15 @@ pub struct Snapshot {
     pub entries: u64,
     /// Bytes in those files.
     pub bytes: u64,
+}
+
+/// What the files of a sandbox take on disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskUse {
+    /// What it has written itself, frozen or not.
+    pub own_bytes: u64,
+    /// What it stands on and others may stand on too: the layers of its image, or of what it was forked from.
+    pub shared_bytes: u64,
 }
 
 /// The files of a sandbox that runs on, frozen.
@@ -257,6 +297,10 @@ pub enum SandboxError {
         /// What the host's kernel said.
         source: std::io::Error,
     },
+}
+
+fn no_archives() -> SandboxError {
+    SandboxError::Refused { what: "archives".to_owned(), reason: "this provider has none".to_owned() }
 }
 
 impl SandboxError {

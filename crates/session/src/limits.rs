@@ -55,6 +55,13 @@ fn words(event: &SandboxEvent, sandbox: &Sandbox, told_kills: &mut u64) -> Optio
             *told_kills = kills;
             Some(EventKind::OutOfMemory { kills: fresh, limit_bytes: sandbox.limits().memory_bytes })
         }
+        SandboxEvent::DiskNearlyFull { used_bytes, limit_bytes } => {
+            let (used, limit) = (used_bytes >> 20, limit_bytes >> 20);
+            let text = format!(
+                "The sandbox has written {used} MiB of the {limit} MiB that it may; over that its commands are ended."
+            );
+            Some(EventKind::Notice { text })
+        }
         SandboxEvent::DiskFull { used_bytes, limit_bytes } => {
             let (used, limit) = (used_bytes >> 20, limit_bytes >> 20);
             let text = format!(

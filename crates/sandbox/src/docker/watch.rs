@@ -12,7 +12,7 @@ use super::Inner;
 use super::api::{Container, State, Waited};
 use super::engine::{Engine, EngineError};
 use crate::command::SandboxEvent;
-use crate::disk::{self, Written};
+use crate::disk::{self, Verdict, Written};
 use crate::sandbox::Sandbox;
 use crate::spec::SandboxId;
 use crate::watched::{Watched, tell};
@@ -104,11 +104,15 @@ async fn look_at_disk(sandbox: &Sandbox, storage: &Path, known: &mut Watched) {
         Ok(used) => used,
         Err(error) => return tracing::debug!(sandbox.id = %sandbox.id(), "failed to measure its files: {error}"),
     };
-    if known.gauge.measure(used, free, now) {
-        if let Err(error) = sandbox.kill_all().await {
-            tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+    let limit_bytes = sandbox.parts().limits.disk_bytes;
+    match known.gauge.measure(used, free, now) {
+        Verdict::Fine => {}
+        Verdict::NearlyFull => tell(sandbox, SandboxEvent::DiskNearlyFull { used_bytes: used, limit_bytes }),
+        Verdict::Full => {
+            if let Err(error) = sandbox.kill_all().await {
+                tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+            }
+            tell(sandbox, SandboxEvent::DiskFull { used_bytes: used, limit_bytes });
         }
-        let limit_bytes = sandbox.parts().limits.disk_bytes;
-        tell(sandbox, SandboxEvent::DiskFull { used_bytes: used, limit_bytes });
     }
 }

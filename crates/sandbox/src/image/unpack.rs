@@ -6,7 +6,8 @@
 //!
 //! Owners and permissions are kept as they are, also set-user-ID bits: the store is closed to everybody else on this
 //! machine, and a sandbox mounts it so that they mean nothing. Devices are left out, for no sandbox may use any but the
-//! few that it is given. Of the extended attributes only `user.` ones are kept, and none that overlayfs would obey.
+//! few that it is given. Of the extended attributes only `user.` ones and access lists are kept, and none that overlayfs
+//! would obey.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,6 +26,7 @@ use super::budget::Budget;
 use super::digest::Digest;
 use super::error::LayerError;
 use super::tree::{self, Tree, failed, refuse, split};
+use crate::layer::ACCESS_LISTS;
 
 const WHITEOUT: &[u8] = b".wh.";
 /// In a folder: nothing of the layers below is seen in it.
@@ -296,7 +298,10 @@ impl Stamp {
         let (Some(uid), Some(gid)) = (number(entry.uid), number(entry.gid)) else {
             return Err(refuse(&entry.path, "belongs to nobody that can be"));
         };
-        let kept = |(name, _): &&(Vec<u8>, Vec<u8>)| name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+        let kept = |(name, _): &&(Vec<u8>, Vec<u8>)| {
+            let own = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+            own || ACCESS_LISTS.contains(&name.as_slice())
+        };
         Ok(Self {
             owner: (Uid::from_raw(uid), Gid::from_raw(gid)),
             mode: tree::mode(entry.mode),

@@ -46,6 +46,11 @@ pub(crate) enum Left {
 }
 
 impl Manifest {
+    /// Whether the layer holds just this.
+    pub(super) fn holds(&self, entries: u64, bytes: u64, sha256: &str) -> bool {
+        (self.entries, self.bytes, self.sha256.as_str()) == (entries, bytes, sha256)
+    }
+
     fn counted(&self) -> Counted {
         if self.format == 1 { Counted::Marks } else { Counted::All }
     }

@@ -17,10 +17,13 @@ mod attributes;
 mod chain;
 mod copy;
 mod digest;
+mod export;
 mod fill;
+mod import;
 mod live;
 mod manifest;
 mod merge;
+mod pax;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -32,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use attributes::ACCESS_LISTS;
 pub(crate) use chain::Chain;
 pub(crate) use copy::Moment;
 pub(crate) use manifest::{Left, boot_id};
@@ -51,6 +55,11 @@ pub struct LayerId(String);
 impl LayerId {
     pub(crate) fn new(sandbox: &SandboxId, number: u64) -> Self {
         Self(format!("{sandbox}.{number}"))
+    }
+
+    /// Whether this sandbox has written it.
+    pub(crate) fn is_of(&self, sandbox: &SandboxId) -> bool {
+        self.0.split_once('.').is_some_and(|(name, _)| name == sandbox.as_str())
     }
 
     /// The number.

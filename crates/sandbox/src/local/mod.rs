@@ -14,6 +14,7 @@
 //! written. So one that died is made again by the same steps, and a restarted server knows everything that the last one
 //! knew.
 
+mod archives;
 mod gate;
 mod live;
 mod plan;
@@ -24,7 +25,7 @@ mod sweep;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ use crate::ids::Ids;
 use crate::layer::{Chain, LayerId, Layers, boot_id};
 use crate::link::Link;
 use crate::probe::{self, Finding};
-use crate::provider::{Capabilities, Listed, LiveSnapshot, Provider, SandboxError, Snapshot};
+use crate::provider::{Capabilities, DiskUse, Listed, LiveSnapshot, Provider, SandboxError, Snapshot};
 use crate::sandbox::{Parts, Sandbox};
 use crate::spec::{Base, Gate, SandboxId, Spec, Token};
 use crate::toolchains::{self, Toolchains};
@@ -483,6 +484,18 @@ impl Provider for Local {
         let turn = self.inner.turn_of(id);
         let _turn = turn.lock().await;
         self.inner.freeze_live(id).await
+    }
+
+    async fn export(&self, layers: &[LayerId], to: Box<dyn Write + Send>) -> Result<(), SandboxError> {
+        self.inner.export(layers, to).await
+    }
+
+    async fn import(&self, name: &SandboxId, from: Box<dyn Read + Send>) -> Result<Vec<LayerId>, SandboxError> {
+        self.inner.import(name, from).await
+    }
+
+    async fn disk_use(&self, id: &SandboxId) -> Result<Option<DiskUse>, SandboxError> {
+        self.inner.disk_use(id).await
     }
 
     async fn pin(&self, name: &SandboxId, layers: &[LayerId]) -> Result<(), SandboxError> {

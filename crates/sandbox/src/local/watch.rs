@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use crate::command::SandboxEvent;
-use crate::disk;
+use crate::disk::{self, Verdict};
 use crate::helper::Ended;
 use crate::sandbox::Sandbox;
 use crate::spec::SandboxId;
@@ -81,13 +81,17 @@ async fn look_at_disk(sandbox: &Sandbox, writer: Option<&Sandbox>, folder: &Path
         Ok(used) => used,
         Err(error) => return tracing::warn!(sandbox.id = %sandbox.id(), "failed to measure its layer: {error}"),
     };
-    if known.gauge.measure(used, free, now) {
-        for handle in writer.into_iter().chain([sandbox]) {
-            if let Err(error) = handle.kill_all().await {
-                tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+    let limit_bytes = sandbox.parts().limits.disk_bytes;
+    match known.gauge.measure(used, free, now) {
+        Verdict::Fine => {}
+        Verdict::NearlyFull => tell(sandbox, SandboxEvent::DiskNearlyFull { used_bytes: used, limit_bytes }),
+        Verdict::Full => {
+            for handle in writer.into_iter().chain([sandbox]) {
+                if let Err(error) = handle.kill_all().await {
+                    tracing::warn!(sandbox.id = %sandbox.id(), "failed to stop what fills the disk: {error}");
+                }
             }
+            tell(sandbox, SandboxEvent::DiskFull { used_bytes: used, limit_bytes });
         }
-        let limit_bytes = sandbox.parts().limits.disk_bytes;
-        tell(sandbox, SandboxEvent::DiskFull { used_bytes: used, limit_bytes });
     }
 }
