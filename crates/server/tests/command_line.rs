@@ -54,6 +54,7 @@ async fn the_branch_is_pulled_into_the_checkout() {
     let show = server.hob(&["session", "show", id]).await;
     assert!(stdout(&show).contains("last turn   done"), "{}", stdout(&show));
     assert!(stdout(&show).contains("start       queue "), "{}", stdout(&show));
+    assert!(stdout(&show).contains("keeps       ") && stdout(&show).contains("of its own"), "{}", stdout(&show));
     assert!(stdout(&show).contains("memory ") && stdout(&show).contains(" processes"), "{}", stdout(&show));
     let exec = server.hob(&["exec", id, "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).await;
     assert_eq!((exec.status.code(), stdout(&exec), stderr(&exec)), (Some(7), "out\n", "err\n"));

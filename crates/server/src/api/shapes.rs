@@ -152,7 +152,7 @@ pub struct SessionView {
 /// What a session's sandbox uses now. What this machine does not count is absent.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct StatsView {
-    /// Whether there is a sandbox now; all else is absent where there is none.
+    /// Whether there is a sandbox now; all but what lies on disk is absent where there is none.
     pub running: bool,
     /// Processor time of this moment, in thousandths of a core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,6 +163,12 @@ pub struct StatsView {
     /// Bytes that it has written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// Bytes on disk that are this session's alone, snapshots included; also while it is put away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_own_bytes: Option<u64>,
+    /// Bytes on disk under those, which other sessions may share: the layers of its image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_shared_bytes: Option<u64>,
     /// Processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
@@ -386,6 +392,8 @@ impl From<engine::SandboxUse> for StatsView {
             cpu_millicores,
             memory_bytes: stats.memory_bytes,
             disk_bytes: stats.disk_bytes,
+            disk_own_bytes: None,
+            disk_shared_bytes: None,
             processes: stats.processes,
             oom_kills: stats.oom_kills,
             limits: Some(LimitsView {

@@ -15,5 +15,8 @@ use crate::problem::Problem;
 )]
 pub(super) async fn stats(State(app): State<App>, Session(id): Session) -> Result<Json<StatsView>, Problem> {
     let used = app.engine.usage(&id).await?;
-    Ok(Json(used.map_or_else(StatsView::default, StatsView::from)))
+    let disk = app.engine.disk_use(&id).await?;
+    let mut stats = used.map_or_else(StatsView::default, StatsView::from);
+    (stats.disk_own_bytes, stats.disk_shared_bytes) = disk.map(|disk| (disk.own_bytes, disk.shared_bytes)).unzip();
+    Ok(Json(stats))
 }

@@ -144,6 +144,7 @@ async fn show(context: &Context, client: &Client, id: &str) -> Result<(), Failur
     rows.extend(session.place.as_ref().map(|place| row("waits", &waiting_for_place(place.position, place.of))));
     rows.extend(started(&session.phases));
     rows.extend(stats.limits.as_ref().map(|limits| row("uses", &used(&stats, limits))));
+    rows.extend(stats.disk_own_bytes.map(|own| row("keeps", &kept(own, stats.disk_shared_bytes.unwrap_or_default()))));
     if let Some(outcome) = &session.last_outcome {
         rows.push(row("last turn", outcome));
     }
@@ -172,6 +173,11 @@ fn started(phases: &[PhaseTimeView]) -> Option<Vec<String>> {
     let phases: Vec<_> =
         phases.iter().map(|phase| format!("{} {}", clean(&phase.name), duration(phase.elapsed_ms))).collect();
     (!phases.is_empty()).then(|| row("start", &phases.join(", ")))
+}
+
+/// What lies on disk for a session.
+fn kept(own: u64, shared: u64) -> String {
+    format!("{} of its own, {} that others may share", size(own), size(shared))
 }
 
 /// What a sandbox uses of what it may.

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use hob_sandbox::{Sandbox, Stats};
+use hob_sandbox::{DiskUse, Sandbox, SandboxId, Stats};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -33,6 +33,17 @@ impl Engine {
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
         let cpu_millicores = used.map(|used_us| used_us.saturating_mul(1_000) / elapsed_us);
         Ok(Some(SandboxUse { stats, cpu_millicores, limits: sandbox.limits() }))
+    }
+
+    /// What a session's files take on disk, also while it is put away; nothing where that is not known.
+    ///
+    /// # Errors
+    /// There is no such session, or the disk could not be asked.
+    pub async fn disk_use(&self, id: &SessionId) -> Result<Option<DiskUse>, EngineError> {
+        self.get(id).await?;
+        let sandbox = SandboxId::new(id.as_str()).map_err(EngineError::Invalid)?;
+        let used = self.inner.house.deps.provider.disk_use(&sandbox).await;
+        used.map_err(|error| EngineError::Sandbox(error.to_string()))
     }
 
     /// How many sandboxes there are now, and what they use together, without their disks.
