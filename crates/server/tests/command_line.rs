@@ -51,6 +51,12 @@ async fn the_branch_is_pulled_into_the_checkout() {
     let frozen = server.hob(&["session", "snapshot", id, "--json"]).await;
     let frozen: Value = serde_json::from_str(stdout(&frozen)).unwrap();
     assert!(frozen["entries"].as_u64().unwrap() > 0 && !frozen["layers"].as_array().unwrap().is_empty(), "{frozen}");
+    let archive = repository.join("../files.tar.gz");
+    let written = server.hob(&["session", "snapshot", id, "--output", archive.to_str().unwrap()]).await;
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    let listed = std::process::Command::new("tar").arg("-tzf").arg(&archive).output().unwrap();
+    let listed = stdout(&listed);
+    assert!(listed.starts_with("snapshot.json\n") && listed.contains("/workspace/calc.sh\n"), "{listed}");
     let show = server.hob(&["session", "show", id]).await;
     assert!(stdout(&show).contains("last turn   done"), "{}", stdout(&show));
     assert!(stdout(&show).contains("start       queue "), "{}", stdout(&show));

@@ -112,7 +112,7 @@ fn v1() -> OpenApiRouter<App> {
         .routes(routes!(queue_prompt::queue_prompt))
         .routes(routes!(cancel_prompt::cancel_prompt))
         .routes(routes!(stop::stop))
-        .routes(routes!(snapshot::take_snapshot))
+        .routes(routes!(snapshot::take_snapshot, snapshot::export_snapshot))
         .routes(routes!(archive::archive))
         .routes(routes!(answer_permission::answer_permission))
         .routes(routes!(answer_question::answer_question))

@@ -1,6 +1,10 @@
 //! `hob session`: what the web client does.
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
+use futures_util::StreamExt as _;
 use hob_session::{Clock as _, SystemClock};
 use jiff::Timestamp;
 use serde_json::json;
@@ -55,6 +59,9 @@ pub(super) enum Session {
     Snapshot {
         /// The session
         id: String,
+        /// Write them into this file, as an archive
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Answer a question of the agent, or a permission request with one of its options
     Answer {
@@ -86,7 +93,8 @@ impl Session {
             }
             Self::Prompt { id, text, follow: watch } => prompt(context, &client, &id, &text, watch).await,
             Self::Stop { id } => Ok(client.act(&format!("/api/v1/sessions/{id}/stop")).await?),
-            Self::Snapshot { id } => snapshot(context, &client, &id).await,
+            Self::Snapshot { id, output: None } => snapshot(context, &client, &id).await,
+            Self::Snapshot { id, output: Some(file) } => export(&client, &id, &file).await,
             Self::Answer { id, request, text } => answer(&client, &id, &request, &text).await,
             Self::Archive { id } => Ok(client.act(&format!("/api/v1/sessions/{id}/archive")).await?),
         }
@@ -226,6 +234,20 @@ async fn snapshot(context: &Context, client: &Client, id: &str) -> Result<(), Fa
         Some(paused_ms) => print(&format!("frozen: {files}; the sandbox stood still for {paused_ms} ms\n")),
         None => print(&format!("nothing was written since the last snapshot: {files}\n")),
     }
+}
+
+/// Writes a snapshot beside its place and moves it there, so that one that broke off is never taken for a whole.
+async fn export(client: &Client, id: &str, file: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("failed to write {}: {error}", file.display()));
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let mut pieces = client.pieces(&format!("/api/v1/sessions/{id}/snapshot")).await?;
+    let mut out = std::fs::File::create(&part).map_err(failed)?;
+    while let Some(piece) = pieces.next().await {
+        out.write_all(&piece?).map_err(failed)?;
+    }
+    out.sync_all().and_then(|()| std::fs::rename(&part, file)).map_err(failed)?;
+    print(&format!("written to {}\n", file.display()))
 }
 
 /// Permission requests and questions share one list of IDs, so the one is tried and then the other.
