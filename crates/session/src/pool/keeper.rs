@@ -1,5 +1,6 @@
 //! The task that keeps the pool: it looks at what is wanted and what is there, and has the difference made or removed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,10 +61,14 @@ async fn remember(house: &Arc<House>) {
         Ok((sessions, _)) => sessions,
         Err(error) => return tracing::warn!("the pool begins empty: failed to {error}"),
     };
+    let mut kinds = BTreeSet::new();
     for session in sessions {
         let Summary { repository, base, agent, model, author, created_ms, .. } = session;
         let kind = Kind::new(&repository, base.as_deref(), &agent, &model);
         house.pool.book().demand.used(&kind, &author.email, created_ms);
+        kinds.insert(kind);
+    }
+    for kind in kinds {
         // A repository that was never fetched says nothing.
         if let Ok((_, fixed)) = tip(house, &kind).await {
             house.pool.book().demand.fix(&kind, fixed);
