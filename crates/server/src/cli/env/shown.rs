@@ -30,6 +30,7 @@ pub(super) fn text(style: Style, described: &Described, notices: &[String]) -> S
     add(&mut rows, "secrets", environment.secrets.iter().cloned());
     add(&mut rows, "user", environment.user.clone());
     add(&mut rows, "ports", environment.ports.iter().map(u16::to_string));
+    add(&mut rows, "pool", environment.pool.map(|count| format!("{count} kept warm")));
     add(&mut rows, "limits", limits(&environment.wants));
     let mut text = table(&rows);
     for problem in &described.problems {
@@ -120,6 +121,7 @@ pub(super) fn json(described: &Described, notices: &[String]) -> Value {
         "secrets": environment.secrets,
         "user": environment.user,
         "ports": environment.ports,
+        "pool": environment.pool,
         "limits": {
             "cpu_millicores": environment.wants.cpu_millicores, "memory_bytes": environment.wants.memory_bytes,
             "disk_bytes": environment.wants.disk_bytes, "processes": environment.wants.processes,
