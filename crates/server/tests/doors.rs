@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{DEADLINE, FIX, SAY, SLEEP, TestServer, assert_gap_free, kinds};
+use common::{FIX, SAY, SLEEP, TestServer, assert_gap_free, kinds};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -185,16 +183,7 @@ async fn what_is_typed_makes_a_sandbox_warm_for_the_session_that_follows() {
     let repository = server.repository();
     let (status, _) = server.post("/api/v1/typing", json!({ "repository": repository })).await;
     assert_eq!(status, 204);
-    let ready = async || {
-        let text = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-        text.contains("hob_pool_ready 1\n")
-    };
-    let warm = async {
-        while !ready().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, warm).await.expect("a sandbox is made warm");
+    server.until_warm().await;
     let session = server.session_on(&repository, Some(FIX)).await;
     let events = session.turns(1).await;
     let is_warm = |event: &Value| event["name"] == "sandbox" && event["detail"] == "warm";

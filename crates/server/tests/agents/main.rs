@@ -118,6 +118,22 @@ async fn is_started_again_after_its_death(house: House) {
     house.assert_well_asked();
 }
 
+/// In a sandbox that was made warm while somebody typed, its process runs and its conversation is open before the prompt.
+async fn has_begun_in_a_warm_sandbox(house: House) {
+    let typing = json!({ "repository": house.repository, "agent": house.agent, "model": house.model });
+    assert_eq!(house.server.post("/api/v1/typing", typing).await.0, 204);
+    house.server.until_warm().await;
+    let session = house.run(house.agent, FIX).await;
+    let events = session.turns(1).await;
+    assert_eq!(events.last().expect("an end")["outcome"], "done", "{events:#?}");
+    let warm: Vec<_> = all(&events, "phase").filter(|phase| phase["detail"] == "warm").collect();
+    let names: Vec<_> = warm.iter().map(|phase| &phase["name"]).collect();
+    assert_eq!(names, ["sandbox", "agent"], "{events:#?}");
+    println!("{}: waited for {} ms", house.agent, warm[1]["elapsed_ms"]);
+    assert_eq!(all(&events, "agent_session").count(), 1);
+    house.assert_well_asked();
+}
+
 macro_rules! tests_of {
     ($agent:ident, $wire:expr) => {
         mod $agent {
@@ -134,6 +150,13 @@ macro_rules! tests_of {
             async fn goes_on_and_knows_no_key() {
                 if let Some(house) = House::with(stringify!($agent)).await {
                     super::goes_on_and_knows_no_key(house).await;
+                }
+            }
+
+            #[tokio::test]
+            async fn has_begun_in_a_warm_sandbox() {
+                if let Some(house) = House::with(stringify!($agent)).await {
+                    super::has_begun_in_a_warm_sandbox(house).await;
                 }
             }
 

@@ -176,6 +176,20 @@ impl TestServer {
         (status, response.json().await.unwrap_or_default())
     }
 
+    /// Waits until a sandbox is warm.
+    pub async fn until_warm(&self) {
+        let warm = async {
+            loop {
+                let told = self.request(Method::GET, "/metrics").send().await.expect("an answer").text().await;
+                if told.expect("text").contains("hob_pool_ready 1\n") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, warm).await.expect("a sandbox is made warm");
+    }
+
     /// A session, with a first prompt where there is one.
     pub async fn session(&self, prompt: Option<&str>) -> Session<'_> {
         self.session_on(&self.repository(), prompt).await
