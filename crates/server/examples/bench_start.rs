@@ -3,7 +3,8 @@
 //!
 //! `start.shell_*` is from the request for a session, or for a command in one, to the first byte of a shell in the
 //! workspace; `start.ready` to a finished `git status`; `start.postgres` to an answer of Postgres, which a service starts
-//! from a database that the warm-up made. `start.token_*` is from the prompt to the first word of the model. They stand
+//! from a database that the warm-up made. What ends in `_from_pool` finds a sandbox that was made warm while somebody
+//! typed; all else is measured without a pool. `start.token_*` is from the prompt to the first word of the model. They stand
 //! against `start.git_clone`, a clone of the repository alone, or against the model's own first byte, `start.model`.
 //!
 //! The binary beside this program is started, so build it first: `cargo build --release -p hob`. Usage:
@@ -63,7 +64,7 @@ async fn main() {
     drop(rustls::crypto::ring::default_provider().install_default());
     let rounds: usize = std::env::args().nth(1).map_or(20, |rounds| rounds.parse().unwrap());
     let model = ScriptedModel::start(scripts()).await.unwrap();
-    let server = Server::start(&model.base_url());
+    let server = Server::start(&model.base_url(), tempfile::tempdir().unwrap(), 0);
     let repository = server.home.path().join("repository");
     make_repository(&repository);
     let clone = git_clone(&repository, server.home.path(), rounds.min(10));
@@ -91,11 +92,17 @@ async fn main() {
     print("start.ready", ready, Some(("start.git_clone", base)));
     print("start.shell_from_snapshot", from_snapshot(&server, &id, rounds).await, Some(("start.git_clone", base)));
     tokens(&server, &repository, &model.base_url(), rounds).await;
-    if Path::new("/usr/lib/postgresql").is_dir() {
+    let has_postgres = Path::new("/usr/lib/postgresql").is_dir();
+    if has_postgres {
         commit(&repository, &format!("{ENVIRONMENT}{POSTGRES}"), "A database");
         print("start.postgres", postgres(&server, &repository, rounds).await, Some(("start.git_clone", base)));
     } else {
         eprintln!("no Postgres to start: install the package postgresql");
+    }
+    let server = Server::start(&model.base_url(), server.end().await, 1);
+    let from_pool = [("start.shell_from_pool", "echo"), ("start.ready_from_pool", "git status --porcelain | wc -l")];
+    for (name, line) in from_pool.into_iter().chain(has_postgres.then_some(("start.postgres_from_pool", ASK))) {
+        print(name, from_pool_of(&server, &repository, line, rounds).await, Some(("start.git_clone", base)));
     }
     server.end().await;
     model.shutdown().await;
@@ -160,6 +167,20 @@ async fn postgres(server: &Server, repository: &Path, rounds: usize) -> Vec<Dura
     times
 }
 
+/// From the request for a session to the end of its first command, where a sandbox was made warm before.
+async fn from_pool_of(server: &Server, repository: &Path, line: &str, rounds: usize) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        server.type_for(repository).await;
+        let begun = Instant::now();
+        let id = server.session(repository, None).await;
+        server.shell(&id, line).await;
+        times.push(begun.elapsed());
+        server.archive(&id).await;
+    }
+    times
+}
+
 fn scripts() -> Scripts {
     Scripts::new().script("say", [Step::say("Hello.")])
 }
@@ -204,11 +225,10 @@ fn git_clone(repository: &Path, home: &Path, rounds: usize) -> Vec<Duration> {
 }
 
 impl Server {
-    fn start(model: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
+    fn start(model: &str, home: tempfile::TempDir, pool: u32) -> Self {
         let config = home.path().join("hob.toml");
         let text = format!(
-            "[session]\nsuspend_after = \"300ms\"\n[providers.scripted]\nkind = \"openai\"\nbase_url = \"{model}/v1\"\n\
+            "[session]\nsuspend_after = \"300ms\"\n[pool]\nsandboxes = {pool}\n[providers.scripted]\nkind = \"openai\"\nbase_url = \"{model}/v1\"\n\
              [models.scripted-model]\nprovider = \"scripted\"\n"
         );
         std::fs::write(&config, text).unwrap();
@@ -261,6 +281,22 @@ impl Server {
         }
     }
 
+    /// Types until a sandbox is warm, with all that runs in it.
+    async fn type_for(&self, repository: &Path) {
+        let typing = self.http.post(format!("{}/api/v1/typing", self.url)).bearer_auth(&self.token);
+        assert!(typing.json(&json!({ "repository": repository })).send().await.unwrap().status().is_success());
+        loop {
+            let request = self.http.get(format!("{}/metrics", self.url)).bearer_auth(&self.token);
+            let told = request.send().await.unwrap().text().await.unwrap();
+            if told.contains("hob_pool_ready 1\n") && told.contains("hob_pool_making 0\n") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Nobody tells of the services of a sandbox that has no session.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
     /// Waits for the first event with words of the agent.
     async fn first_word(&self, id: &str) {
         let request = self.http.get(format!("{}/api/v1/sessions/{id}/events", self.url)).bearer_auth(&self.token);
@@ -272,12 +308,14 @@ impl Server {
         }
     }
 
-    async fn end(mut self) {
+    /// Ends it, and gives its folder.
+    async fn end(mut self) -> tempfile::TempDir {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         // The helper outlives its server by design.
         let sandboxes = hob_sandbox::LocalConfig::new(self.home.path().join("data/sandboxes"));
         hob_sandbox::Local::open(sandboxes).await.unwrap().shutdown().await.unwrap();
+        self.home
     }
 }
 
