@@ -200,6 +200,10 @@ impl Workspace for Sandbox {
         "/workspace"
     }
 
+    async fn writable(&self) -> Result<(), WorkspaceError> {
+        self.nothing("/workspace").await
+    }
+
     async fn read(&self, path: &str, _max_bytes: usize) -> Result<Bytes, WorkspaceError> {
         self.nothing(path).await
     }

@@ -20,4 +20,4 @@ pub use update::{
     Answer, Location, PermissionOption, PermissionOptionKind, PermissionOutcome, PermissionRequest, PlanEntry,
     PlanStatus, Question, RawDirection, ToolCall, ToolContent, ToolKind, ToolStatus, Update,
 };
-pub use workspace::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
+pub use workspace::{DirEntry, EntryKind, Purpose, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};

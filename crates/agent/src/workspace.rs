@@ -8,11 +8,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// A checkout in a sandbox that may still be getting ready: every call waits for what it needs.
+/// A checkout in a sandbox that may still be getting ready: every call waits for what it needs. It may be read a while
+/// before it may be changed, and what was read then may have changed by then.
 #[async_trait]
 pub trait Workspace: Send + Sync {
     /// The checkout's folder inside the sandbox, such as `/workspace`.
     fn root(&self) -> &str;
+
+    /// Returns as soon as the workspace may be changed. Whoever writes what follows from what was read reads after this.
+    async fn writable(&self) -> Result<(), WorkspaceError>;
 
     /// A file's bytes, at most `max_bytes` from its start.
     async fn read(&self, path: &str, max_bytes: usize) -> Result<Bytes, WorkspaceError>;
@@ -52,6 +56,17 @@ pub struct ShellCommand {
     pub cwd: Option<String>,
     /// After this time it is killed with all it started.
     pub timeout: Duration,
+    /// What it may do to the workspace.
+    pub purpose: Purpose,
+}
+
+/// What a command may do to the workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It changes nothing, so it need not wait until it could.
+    Read,
+    /// Who knows; it waits until the workspace may be changed.
+    Any,
 }
 
 /// Something that a running command did.

@@ -75,6 +75,10 @@ impl Workspace for SandboxWorkspace {
         ROOT
     }
 
+    async fn writable(&self) -> Result<(), WorkspaceError> {
+        self.sandbox().await.map(drop)
+    }
+
     async fn read(&self, path: &str, max_bytes: usize) -> Result<Bytes, WorkspaceError> {
         let range = 0..u64::try_from(max_bytes).unwrap_or(u64::MAX);
         self.sandbox().await?.read_file(&absolute(path), range).await.map_err(|error| fault(path, error))

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hob_agent::{Agent as _, ModelEndpoint, ModelFormat, StopReason, ToolContent, ToolStatus, Update};
+use hob_agent::{Agent as _, ModelEndpoint, ModelFormat, StopReason, ToolContent, ToolKind, ToolStatus, Update};
 use hob_scripted_model::{ScriptedModel, Scripts, Step};
 use serde_json::json;
 
@@ -170,6 +170,30 @@ async fn reading_calls_of_one_answer_run_at_the_same_time() {
     };
     let (end, ()) = tokio::join!(turn, gate);
     assert_eq!(end.expect("ends").stop_reason, StopReason::EndTurn);
+    assert!(host.calls().iter().all(|call| call.status == ToolStatus::Completed));
+}
+
+#[tokio::test]
+async fn what_reads_goes_on_while_the_workspace_is_closed_and_what_writes_waits() {
+    let replies = vec![
+        calls([("read", json!({ "path": "a" })), ("search", json!({ "pattern": "old" }))]),
+        calls([("edit", json!({ "path": "a", "old_text": "old", "new_text": "new" }))]),
+        says("Done."),
+    ];
+    let mut bench = Bench::new(replies).await;
+    bench.workspace.put("a", "old\n");
+    bench.workspace.close();
+    let (workspace, host) = (std::sync::Arc::clone(&bench.workspace), &bench.host);
+    let turn = bench.agent.prompt(prompt("change it"), host, bench.stop.clone());
+    let sync = async {
+        let edits = |update: &Update| matches!(update, Update::ToolCall(call) if call.kind == ToolKind::Edit && call.status == ToolStatus::InProgress);
+        host.until(edits).await;
+        workspace.put("a", "what the sync brought\nold\n");
+        workspace.open();
+    };
+    let (end, ()) = tokio::join!(turn, sync);
+    assert_eq!(end.expect("ends").stop_reason, StopReason::EndTurn);
+    assert_eq!(workspace.get("a"), "what the sync brought\nnew\n");
     assert!(host.calls().iter().all(|call| call.status == ToolStatus::Completed));
 }
 

@@ -16,7 +16,7 @@ use super::shell::with_state;
 use super::{Tool, ToolContext, ToolFailure, ToolOutput, arguments, shown};
 use crate::builtin::model::ToolSpec;
 use crate::update::ToolKind;
-use crate::workspace::{ShellCommand, ShellEvent, ShellProcess, Workspace};
+use crate::workspace::{Purpose, ShellCommand, ShellEvent, ShellProcess, Workspace};
 
 const RUNNING_MAX: usize = 16;
 const KNOWN_MAX: usize = 64;
@@ -95,7 +95,7 @@ impl Background {
             return Err(ToolFailure(format!("{RUNNING_MAX} background commands are running; end one with shell_kill")));
         }
         let process = tokio::select! {
-            started = workspace.shell(ShellCommand { line, cwd: None, timeout: TIME_MAX }) => started?,
+            started = workspace.shell(ShellCommand { line, cwd: None, timeout: TIME_MAX, purpose: Purpose::Any }) => started?,
             () = stop.cancelled() => return Err(ToolFailure("stopped by a participant".to_owned())),
         };
         let state = State { unread: HeadTail::new(OUTPUT_BYTES_MAX), end: None };

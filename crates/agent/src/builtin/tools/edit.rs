@@ -67,6 +67,7 @@ impl Tool for Edit {
 
     async fn run(&self, input: Value, cx: &ToolContext<'_>) -> Result<ToolOutput, ToolFailure> {
         let asked: Arguments = arguments(self, input)?;
+        cx.workspace.writable().await?;
         let bytes = cx.workspace.read(&asked.path, FILE_BYTES_MAX).await?;
         if bytes.len() >= FILE_BYTES_MAX {
             return Err(ToolFailure(format!(

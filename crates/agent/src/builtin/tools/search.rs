@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Tool, ToolContext, ToolFailure, ToolOutput, arguments, quoted, shown};
 use crate::builtin::model::ToolSpec;
 use crate::update::ToolKind;
-use crate::workspace::{ShellCommand, ShellEvent};
+use crate::workspace::{Purpose, ShellCommand, ShellEvent};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MATCHES_MAX: usize = 200;
@@ -63,7 +63,8 @@ impl Tool for Search {
     async fn run(&self, input: Value, cx: &ToolContext<'_>) -> Result<ToolOutput, ToolFailure> {
         let asked: Arguments = arguments(self, input)?;
         let line = command_line(&asked);
-        let mut process = cx.workspace.shell(ShellCommand { line, cwd: None, timeout: TIMEOUT }).await?;
+        let mut process =
+            cx.workspace.shell(ShellCommand { line, cwd: None, timeout: TIMEOUT, purpose: Purpose::Read }).await?;
         let mut found = Found::new(asked.glob.as_deref());
         let (mut stderr, mut exit, mut timed_out) = (Vec::new(), 0, false);
         while let Some(event) = process.next().await {

@@ -11,7 +11,7 @@ use super::output::HeadTail;
 use super::{Access, TEXT_BYTES_MAX, Tool, ToolContext, ToolFailure, ToolOutput, arguments, shown};
 use crate::builtin::model::ToolSpec;
 use crate::update::ToolKind;
-use crate::workspace::{ShellCommand, ShellEvent, ShellProcess};
+use crate::workspace::{Purpose, ShellCommand, ShellEvent, ShellProcess};
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
 const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
@@ -85,7 +85,7 @@ impl Tool for Shell {
             .timeout_seconds
             .map_or(TIMEOUT_DEFAULT, Duration::from_secs)
             .clamp(Duration::from_secs(1), TIMEOUT_MAX);
-        let command = ShellCommand { line: asked.command, cwd: None, timeout };
+        let command = ShellCommand { line: asked.command, cwd: None, timeout, purpose: Purpose::Any };
         let mut process = tokio::select! {
             started = cx.workspace.shell(command) => started?,
             () = cx.stop.cancelled() => return Err(stopped("")),

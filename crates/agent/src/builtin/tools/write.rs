@@ -57,6 +57,7 @@ impl Tool for Write {
 
     async fn run(&self, input: Value, cx: &ToolContext<'_>) -> Result<ToolOutput, ToolFailure> {
         let asked: Arguments = arguments(self, input)?;
+        cx.workspace.writable().await?;
         let before = match cx.workspace.read(&asked.path, OLD_BYTES_MAX).await {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(WorkspaceError::NotFound { .. }) => None,

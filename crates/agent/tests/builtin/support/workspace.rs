@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hob_agent::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
+use hob_agent::{DirEntry, EntryKind, Purpose, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +17,7 @@ pub(crate) struct LocalWorkspace {
     folder: tempfile::TempDir,
     root: String,
     ready: watch::Sender<bool>,
+    open: watch::Sender<bool>,
     tasks: TaskTracker,
 }
 
@@ -24,8 +25,18 @@ impl LocalWorkspace {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder.path().to_str().expect("UTF-8").to_owned();
-        let (ready, _) = watch::channel(true);
-        Self { folder, root, ready, tasks: TaskTracker::new() }
+        let ready = watch::Sender::new(true);
+        let open = watch::Sender::new(true);
+        Self { folder, root, ready, open, tasks: TaskTracker::new() }
+    }
+
+    /// From now on, what changes something waits until [`LocalWorkspace::open`].
+    pub(crate) fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(crate) fn open(&self) {
+        self.open.send_replace(true);
     }
 
     /// From now on, calls wait until [`LocalWorkspace::become_ready`].
@@ -70,6 +81,13 @@ impl Workspace for LocalWorkspace {
         &self.root
     }
 
+    async fn writable(&self) -> Result<(), WorkspaceError> {
+        self.wait().await;
+        let mut open = self.open.subscribe();
+        open.wait_for(|open| *open).await.expect("the workspace lives");
+        Ok(())
+    }
+
     async fn read(&self, path: &str, max_bytes: usize) -> Result<Bytes, WorkspaceError> {
         self.wait().await;
         let file = tokio::fs::File::open(self.resolve(path)).await.map_err(|error| refused(path, &error))?;
@@ -79,7 +97,7 @@ impl Workspace for LocalWorkspace {
     }
 
     async fn write(&self, path: &str, bytes: Bytes) -> Result<(), WorkspaceError> {
-        self.wait().await;
+        self.writable().await?;
         let file = self.resolve(path);
         let folder = file.parent().expect("has a folder");
         tokio::fs::create_dir_all(folder).await.map_err(|error| refused(path, &error))?;
@@ -102,7 +120,10 @@ impl Workspace for LocalWorkspace {
     }
 
     async fn shell(&self, command: ShellCommand) -> Result<Box<dyn ShellProcess>, WorkspaceError> {
-        self.wait().await;
+        match command.purpose {
+            Purpose::Read => self.wait().await,
+            Purpose::Any => self.writable().await?,
+        }
         let cwd = command.cwd.as_deref().map_or_else(|| self.folder.path().to_owned(), |cwd| self.resolve(cwd));
         let mut child = Command::new("bash")
             .args(["-c", &command.line])
