@@ -288,13 +288,11 @@ impl Server {
         loop {
             let request = self.http.get(format!("{}/metrics", self.url)).bearer_auth(&self.token);
             let told = request.send().await.unwrap().text().await.unwrap();
-            if told.contains("hob_pool_ready 1\n") && told.contains("hob_pool_making 0\n") {
+            if told.contains("hob_pool_settled 1\n") && told.contains("hob_pool_making 0\n") {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // Nobody tells of the services of a sandbox that has no session.
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     /// Waits for the first event with words of the agent.

@@ -112,6 +112,7 @@ impl Metrics {
         let pool = engine.pool();
         let families = [
             ("hob_pool_ready", "gauge", "Warm sandboxes that a session could take.", pool.ready),
+            ("hob_pool_settled", "gauge", "Those of them whose services are up.", pool.settled),
             ("hob_pool_making", "gauge", "Warm sandboxes that are being made.", pool.making),
             ("hob_pool_hits_total", "counter", "New sessions that were given a warm sandbox.", pool.hits),
             ("hob_pool_misses_total", "counter", "New sessions for which there was none.", pool.misses),

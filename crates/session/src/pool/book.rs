@@ -52,6 +52,8 @@ enum Body {
 pub struct PoolCounts {
     /// Warm sandboxes that a session could take.
     pub ready: u64,
+    /// Those of them whose services are up.
+    pub settled: u64,
     /// Those that are being made.
     pub making: u64,
     /// New sessions that took one, since the start.
@@ -178,6 +180,7 @@ impl Book {
         let count = |is: fn(&Body) -> bool| self.entries.values().filter(|entry| is(&entry.body)).count() as u64;
         PoolCounts {
             ready: count(|body| matches!(body, Body::Ready(_))),
+            settled: count(|body| matches!(body, Body::Ready(warm) if warm.services.are_settled())),
             making: count(|body| matches!(body, Body::Making(_))),
             hits: self.hits,
             misses: self.misses,

@@ -103,6 +103,11 @@ impl Services {
         self.board.send_replace(Board::of(environment));
     }
 
+    /// Whether each service is ready or has failed.
+    pub(crate) fn are_settled(&self) -> bool {
+        self.board.borrow().is_settled()
+    }
+
     /// Returns when each service is ready or has failed.
     pub(crate) async fn settled(&self) {
         let mut board = self.board.subscribe();
