@@ -424,7 +424,7 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::exec`], and when there is no such file.
     pub async fn read_file(&self, id: &SessionId, path: &str) -> Result<Bytes, EngineError> {
-        let (sandbox, _in_use) = self.sandbox(id).await?;
+        let (sandbox, _in_use) = self.readable(id).await?;
         let max = self.inner.house.config.limits.file_bytes_max as u64;
         sandbox.read_file(&workspace::absolute(path), 0..max).await.map_err(|error| file_error(path, error))
     }
@@ -447,7 +447,7 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::exec`], and when there is no such folder.
     pub async fn list_dir(&self, id: &SessionId, path: &str) -> Result<Vec<DirEntry>, EngineError> {
-        let (sandbox, _in_use) = self.sandbox(id).await?;
+        let (sandbox, _in_use) = self.readable(id).await?;
         workspace::list(&sandbox, path).await.map_err(|error| file_error(path, error))
     }
 

@@ -39,7 +39,7 @@ pub struct SessionState {
     pub base_runs: Vec<CheckRun>,
     /// The agent's own ID of the conversation.
     pub agent_session: Option<String>,
-    /// Whether its workspace was brought to the base commit once.
+    /// Whether its workspace was brought to the base commit.
     pub synced: bool,
     /// Since when nothing runs.
     pub idle_since_ms: u64,
@@ -191,7 +191,8 @@ impl SessionState {
             EventKind::WaitingForPlace { position, of } => {
                 self.summary.place = Some(Place { position: *position, of: *of });
             }
-            EventKind::Phase { name, status, elapsed_ms, .. } if *status != PhaseStatus::Started => {
+            EventKind::Phase { name, status: PhaseStatus::Started, .. } => self.synced &= name != "sync",
+            EventKind::Phase { name, status, elapsed_ms, .. } => {
                 self.synced |= name == "sync" && *status == PhaseStatus::Ended;
                 self.phase_over(name, elapsed_ms.unwrap_or_default());
             }

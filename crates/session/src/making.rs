@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hob_sandbox::{Mount, Sandbox, SandboxError, Spec};
+use hob_sandbox::{Gate, Mount, Sandbox, SandboxError, Spec};
 
 use crate::environment::Environment;
 use crate::footing::Footing;
@@ -12,6 +12,7 @@ use crate::images::{self, Found, How, Image, Images, Wanted};
 use crate::owned::{House, Owned, ToReason};
 use crate::start::{now_ms, tell, tell_lost, token};
 use crate::variables::variables;
+use crate::waiting::Presence;
 use crate::workspace::ROOT;
 
 /// A sandbox in the making.
@@ -33,15 +34,16 @@ impl Making<'_> {
     pub(crate) async fn again(&self) -> Result<Option<Sandbox>, String> {
         let owned = self.owned;
         let Some(footing) = Footing::read(&owned.folder()).await? else { return Ok(None) };
-        let sandbox = owned.phase("sandbox", self.create(&footing)).await.map_err(Broken::into_reason)?;
         if !owned.log.read(|state| state.synced).await {
-            self.sync(&footing, &sandbox).await?;
-        } else if sandbox.lost().is_some() && !has_repository(&sandbox).await? {
+            forget(owned).await?;
+            return Ok(None);
+        }
+        let started = owned.phase("sandbox", self.create(&footing, Gate::Open)).await;
+        let sandbox = started.map_err(Broken::into_reason)?;
+        if sandbox.lost().is_some() && !has_repository(&sandbox).await? {
             let text = "Nothing of the session's files could be saved: it begins again from its base commit.";
             tell(owned, vec![text.to_owned()]).await?;
-            let id = owned.sandbox_id()?;
-            owned.house.deps.provider.destroy(&id).await.map_err(|error| format!("failed to {error}"))?;
-            Footing::remove(&owned.folder()).await?;
+            forget(owned).await?;
             return Ok(None);
         }
         Ok(Some(sandbox))
@@ -56,15 +58,17 @@ impl Making<'_> {
         let image = self.image().await?;
         let footing = Footing::of(&image);
         footing.write(&owned.folder()).await?;
-        let (footing, sandbox) = match owned.phase("sandbox", self.create(&footing)).await {
+        // Where nothing can be closed, nobody gets to see the sandbox before its sync.
+        let gate = if owned.house.deps.provider.capabilities().gates { Gate::Closed } else { Gate::Open };
+        let (footing, sandbox) = match owned.phase("sandbox", self.create(&footing, gate)).await {
             Ok(sandbox) => (footing, sandbox),
             Err(Broken::Layers(reason)) => {
                 tell(owned, vec![format!("The image {} is made anew: {reason}.", image.image_id)]).await?;
                 owned.house.images.remove(&owned.house, &image.image_id).await?;
                 let footing = Footing::of(&*self.image().await?);
                 footing.write(&owned.folder()).await?;
-                let sandbox = owned.phase("sandbox", self.create(&footing)).await.map_err(Broken::into_reason)?;
-                (footing, sandbox)
+                let started = owned.phase("sandbox", self.create(&footing, gate)).await;
+                (footing, started.map_err(Broken::into_reason)?)
             }
             Err(Broken::Other(reason)) => return Err(reason),
         };
@@ -98,18 +102,49 @@ impl Making<'_> {
         Ok(image)
     }
 
+    /// Brings the workspace to the base commit, and opens it. Where it is closed, everybody else reads meanwhile.
+    ///
+    /// # Errors
+    /// It failed, and the sandbox is put away; words for a person.
     pub(crate) async fn sync(&self, footing: &Footing, sandbox: &Sandbox) -> Result<(), String> {
-        let limit = self.owned.house.config.timeouts.fetch;
-        let Self { mirror, base, branch, .. } = self;
-        let synced = async {
-            let synced = carry::sync(mirror, &footing.held, base, branch, sandbox, limit).await;
-            synced.map_err(|error| format!("failed to {error}"))?;
-            Ok(((), Some(base.commit.clone())))
+        let owned = self.owned;
+        if sandbox.gate() == Gate::Closed {
+            // Before anybody reaches the sandbox, so that whoever waits for its services waits for these.
+            owned.services.announce(&self.environment);
+            owned.presence.send_replace(Presence::Readable(sandbox.clone()));
+        }
+        let synced = owned.phase("sync", self.sync_closed(footing, sandbox)).await;
+        let provider = &owned.house.deps.provider;
+        // The end of the sync is on disk before anybody writes: it is never done again over what they wrote.
+        let opened = match synced {
+            Ok(()) => provider.open_gate(sandbox.id()).await.map_err(|error| format!("failed to {error}")),
+            Err(reason) => Err(reason),
         };
-        self.owned.phase("sync", synced).await
+        if opened.is_err() {
+            // Nothing of use is in it, and whoever reads there reads what may be half of something.
+            provider.suspend(sandbox.id()).await.map_err(|error| format!("failed to {error}"))?;
+        }
+        opened
     }
 
-    async fn create(&self, footing: &Footing) -> Result<(Sandbox, Option<String>), Broken> {
+    async fn sync_closed(&self, footing: &Footing, sandbox: &Sandbox) -> Result<((), Option<String>), String> {
+        let Self { owned, mirror, base, branch, .. } = self;
+        let limit = owned.house.config.timeouts.fetch;
+        let synced = async {
+            let hand = match sandbox.gate() {
+                Gate::Closed => owned.house.deps.provider.writer(sandbox.id(), token(owned)).await?,
+                Gate::Open => sandbox.clone(),
+            };
+            carry::sync(mirror, &footing.held, base, branch, &hand, limit).await
+        };
+        tokio::select! {
+            synced = synced => synced.map_err(|error| format!("failed to {error}"))?,
+            () = owned.house.closing.cancelled() => return Err("the server shuts down".to_owned()),
+        }
+        Ok(((), Some(base.commit.clone())))
+    }
+
+    async fn create(&self, footing: &Footing, gate: Gate) -> Result<(Sandbox, Option<String>), Broken> {
         let owned = self.owned;
         let config = &owned.house.config;
         let access = owned.access().await.map_err(|reason| format!("failed to open the gateway: {reason}"))?;
@@ -126,7 +161,12 @@ impl Making<'_> {
             gateway: Some(access.socket.clone()),
         };
         let deadline = config.timeouts.sandbox_start;
-        match tokio::time::timeout(deadline, owned.house.deps.provider.create(spec)).await {
+        let provider = &owned.house.deps.provider;
+        let created = match gate {
+            Gate::Open => provider.create(spec),
+            Gate::Closed => provider.create_closed(spec),
+        };
+        match tokio::time::timeout(deadline, created).await {
             Ok(Ok(sandbox)) => {
                 tell_lost(owned, &sandbox).await?;
                 Ok((sandbox, None))
@@ -136,6 +176,16 @@ impl Making<'_> {
             Err(_) => Err(late(deadline).into()),
         }
     }
+}
+
+/// Drops a sandbox with its files, and what it stood on.
+///
+/// # Errors
+/// Something of it could not be removed; words for a person.
+pub(crate) async fn forget(owned: &Owned) -> Result<(), String> {
+    let id = owned.sandbox_id()?;
+    owned.house.deps.provider.destroy(&id).await.map_err(|error| format!("failed to {error}"))?;
+    Footing::remove(&owned.folder()).await
 }
 
 /// Why a sandbox could not be made.

@@ -3,7 +3,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use hob_sandbox::{Sandbox, Token};
+use hob_sandbox::{Gate, Sandbox, Token};
 
 use crate::breaker::{self, Breaker};
 use crate::config::Wishes;
@@ -11,8 +11,9 @@ use crate::described::describe;
 use crate::environment::{self, Environment};
 use crate::event::EventKind;
 use crate::fold::{SessionState, title_of};
+use crate::footing::Footing;
 use crate::git::{Base, Mirror, forge};
-use crate::making::Making;
+use crate::making::{self, Making};
 use crate::owned::{Owned, need_of};
 use crate::places;
 use crate::pool;
@@ -134,7 +135,8 @@ pub(crate) async fn tell_lost(owned: &Owned, sandbox: &Sandbox) -> Result<(), St
     owned.record(vec![lost]).await.map_err(|error| format!("failed to {error}"))
 }
 
-/// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed.
+/// Takes over the sandbox that an earlier engine left running. Whatever its tools left behind is killed. One whose sync
+/// was cut off is made anew.
 async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
     let id = owned.sandbox_id()?;
     let provider = &owned.house.deps.provider;
@@ -151,9 +153,11 @@ async fn attach(owned: &Owned) -> Result<Option<Started>, String> {
         Err(_) => None,
     };
     let Some(sandbox) = sandbox else { return Ok(None) };
-    if !owned.log.read(|state| state.synced).await {
-        // Its start was broken off: it is gone on with from the files, as if nothing ran.
-        provider.suspend(&id).await.map_err(|error| format!("failed to {error}"))?;
+    // What stands on no image comes from a server that made checkouts, and was complete when it started.
+    let is_from_image = Footing::read(&owned.folder()).await?.is_some();
+    if is_from_image && (sandbox.gate() == Gate::Closed || !owned.log.read(|state| state.synced).await) {
+        // Nobody has written there but a sync that was cut off, and what that has left is no ground for another.
+        making::forget(owned).await?;
         return Ok(None);
     }
     let environment = owned

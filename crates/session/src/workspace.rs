@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hob_agent::{DirEntry, EntryKind, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
+use hob_agent::{DirEntry, EntryKind, Purpose, ShellCommand, ShellEvent, ShellProcess, Workspace, WorkspaceError};
 use hob_sandbox::{Command, FileKind, Process, ProcessEvent, ProcessId, Sandbox, SandboxError};
 use tokio_util::task::TaskTracker;
 
@@ -52,8 +52,12 @@ impl SandboxWorkspace {
         futures_util::future::join_all(kills).await;
     }
 
-    async fn sandbox(&self) -> Result<Sandbox, WorkspaceError> {
+    async fn ready(&self) -> Result<Sandbox, WorkspaceError> {
         self.sandbox.ready().await.map_err(|reason| WorkspaceError::Sandbox { reason })
+    }
+
+    async fn readable(&self) -> Result<Sandbox, WorkspaceError> {
+        self.sandbox.readable().await.map_err(|reason| WorkspaceError::Sandbox { reason })
     }
 }
 
@@ -76,24 +80,27 @@ impl Workspace for SandboxWorkspace {
     }
 
     async fn writable(&self) -> Result<(), WorkspaceError> {
-        self.sandbox().await.map(drop)
+        self.ready().await.map(drop)
     }
 
     async fn read(&self, path: &str, max_bytes: usize) -> Result<Bytes, WorkspaceError> {
         let range = 0..u64::try_from(max_bytes).unwrap_or(u64::MAX);
-        self.sandbox().await?.read_file(&absolute(path), range).await.map_err(|error| fault(path, error))
+        self.readable().await?.read_file(&absolute(path), range).await.map_err(|error| fault(path, error))
     }
 
     async fn write(&self, path: &str, bytes: Bytes) -> Result<(), WorkspaceError> {
-        self.sandbox().await?.write_file(&absolute(path), bytes).await.map_err(|error| fault(path, error))
+        self.ready().await?.write_file(&absolute(path), bytes).await.map_err(|error| fault(path, error))
     }
 
     async fn list(&self, path: &str) -> Result<Vec<DirEntry>, WorkspaceError> {
-        list(&self.sandbox().await?, path).await.map_err(|error| fault(path, error))
+        list(&self.readable().await?, path).await.map_err(|error| fault(path, error))
     }
 
     async fn shell(&self, command: ShellCommand) -> Result<Box<dyn ShellProcess>, WorkspaceError> {
-        let sandbox = self.sandbox().await?;
+        let sandbox = match command.purpose {
+            Purpose::Read => self.readable().await?,
+            Purpose::Any => self.ready().await?,
+        };
         let mut line = Command::shell(command.line).timeout(command.timeout);
         line.cwd = Some(command.cwd.as_deref().map_or_else(|| ROOT.to_owned(), absolute));
         let kills_before = sandbox.usage().oom_kills.unwrap_or_default();

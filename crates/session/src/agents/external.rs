@@ -51,7 +51,7 @@ pub(super) fn mount(agents_dir: &Path, entry: &Entry) -> Mount {
     Mount { source: toolchain(agents_dir, entry), target: Path::new(TOOLCHAINS).join(entry.name) }
 }
 
-/// Starts the agent's process in the sandbox, as soon as that is ready.
+/// Starts the agent's process in the sandbox, as soon as that can be read.
 pub(super) async fn start(
     start: AgentStart,
     entry: &'static Entry,
@@ -73,7 +73,7 @@ pub(super) async fn start(
         permissions: start.permissions,
     };
     let launch = entry.launch(&access).map_err(|error| died(error.to_string()))?;
-    let sandbox = start.sandbox.ready().await.map_err(|reason| died(format!("there is no sandbox: {reason}")))?;
+    let sandbox = start.sandbox.readable().await.map_err(|reason| died(format!("there is no sandbox: {reason}")))?;
     let process = launched(&sandbox, &launch).await.map_err(|error| died(format!("failed to {error}")))?;
     let config = AcpConfig {
         agent: entry.name.to_owned(),

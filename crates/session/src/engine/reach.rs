@@ -202,6 +202,15 @@ impl Engine {
         Ok((sandbox, in_use))
     }
 
+    /// The same, as soon as it can be read.
+    pub(super) async fn readable(&self, id: &SessionId) -> Result<(Sandbox, InUse), EngineError> {
+        self.ask(id, Input::Want).await?;
+        let handle = self.handle(id).await?;
+        let in_use = InUse::new(&handle.owned.uses);
+        let sandbox = handle.owned.sandbox().readable().await.map_err(EngineError::Sandbox)?;
+        Ok((sandbox, in_use))
+    }
+
     pub(super) async fn record_for_gateway(
         &self,
         id: &SessionId,

@@ -247,6 +247,16 @@ impl Host {
         tokio::time::timeout(RELEASE_GRACE, answer).await.ok()?.ok().flatten()
     }
 
+    /// Gives an answer when what it allows can be done. An agent that runs in the sandbox may ask before the workspace may
+    /// be changed, and would fail at once. The wait ends with the start, whose phases have their deadlines.
+    async fn once_open(&self, option_id: String) -> PermissionOutcome {
+        let open = self.owned.sandbox();
+        tokio::select! {
+            () = open.open() => PermissionOutcome::Selected { option_id },
+            () = self.stop.cancelled() => PermissionOutcome::Cancelled,
+        }
+    }
+
     fn expect(&self, request_id: &str) -> oneshot::Receiver<Option<String>> {
         let (answer, waiting) = oneshot::channel();
         self.owned.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(request_id.to_owned(), answer);
@@ -292,7 +302,7 @@ impl TurnHost for Host {
         {
             let granted = EventKind::PermissionResolved { request_id, option_id: Some(option_id.clone()), by: None };
             return match self.owned.record(vec![asked, granted]).await {
-                Ok(()) => PermissionOutcome::Selected { option_id },
+                Ok(()) => self.once_open(option_id).await,
                 Err(error) => {
                     self.break_off(format!("failed to {error}"));
                     PermissionOutcome::Cancelled
@@ -302,7 +312,7 @@ impl TurnHost for Host {
         let answer = self.expect(&request_id);
         self.record(asked).await;
         match self.wait(&request_id, answer, self.owned.house.config.timeouts.permission).await {
-            Some(option_id) => PermissionOutcome::Selected { option_id },
+            Some(option_id) => self.once_open(option_id).await,
             None => PermissionOutcome::Cancelled,
         }
     }

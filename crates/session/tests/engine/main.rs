@@ -10,6 +10,7 @@
 
 mod crowd;
 mod environment;
+mod gate;
 mod house;
 mod images;
 mod kill;
