@@ -166,6 +166,36 @@ async fn an_image_that_is_torn_is_made_anew() {
     house.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_cannot_send_the_server_to_a_registry_of_its_own() {
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    registry.set_nonblocking(true).unwrap();
+    let house = House::new(fix()).await;
+    house.environment(&format!("base = '{}/inside:latest'\n", registry.local_addr().unwrap()));
+    let id = house.engine.create(house.new_session()).await.unwrap().session;
+    let failed = house.state(&id, State::Failed).await;
+    let EventKind::StateChanged { cause, .. } = failed.kind else { panic!() };
+    assert!(cause.contains("is none of the registries that this server pulls from"), "{cause}");
+    let asked = registry.accept().map(drop);
+    assert_eq!(asked.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody knocked");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_holds_no_commit_of_another_session() {
+    let house = House::new(fix()).await;
+    let first = house.session("@@script:note@@").await;
+    house.turn_ended(&first, 1).await;
+    let commit = house.get(&first).await.commit.unwrap();
+    assert_eq!(house.sh(&first, &format!("git cat-file -t {commit}")).await, "commit");
+    let second = house.engine.create(house.new_session()).await.unwrap().session;
+    let base = house.sh(&second, "git rev-parse HEAD").await;
+    assert_eq!(house.sh(&second, &format!("git cat-file -t {base}")).await, "commit");
+    assert_eq!(house.sh(&second, &format!("git cat-file -t {commit} 2>&1 | head -1 | cut -c1-6")).await, "fatal:");
+    assert_eq!(house.sh(&second, "git for-each-ref --format='%(refname)' | grep -c hob/").await, "1", "its own");
+    house.close().await;
+}
+
 /// The whole log of an image that is built.
 async fn log(house: &House, image_id: &str) -> String {
     let pieces: Vec<_> = house.engine.image_log(image_id, 0, true).await.unwrap().try_collect().await.unwrap();
