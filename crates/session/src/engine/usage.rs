@@ -10,6 +10,7 @@ use super::Engine;
 use crate::error::EngineError;
 use crate::id::SessionId;
 use crate::requests::SandboxUse;
+use crate::state::State;
 
 /// For how long processor time is watched.
 const SAMPLE: Duration = Duration::from_millis(200);
@@ -35,12 +36,15 @@ impl Engine {
         Ok(Some(SandboxUse { stats, cpu_millicores, limits: sandbox.limits() }))
     }
 
-    /// What a session's files take on disk, also while it is put away; nothing where that is not known.
+    /// What a session's files take on disk, also while it is put away; nothing where that is not known, or the session is
+    /// archived and they are on their way out.
     ///
     /// # Errors
     /// There is no such session, or the disk could not be asked.
     pub async fn disk_use(&self, id: &SessionId) -> Result<Option<DiskUse>, EngineError> {
-        self.get(id).await?;
+        if self.get(id).await?.state == State::Archived {
+            return Ok(None);
+        }
         let sandbox = SandboxId::new(id.as_str()).map_err(EngineError::Invalid)?;
         let used = self.inner.house.deps.provider.disk_use(&sandbox).await;
         used.map_err(|error| EngineError::Sandbox(error.to_string()))
